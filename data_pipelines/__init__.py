@@ -1,0 +1,1 @@
+"""Data set builders (TFDS, ArrayRecord) and Grain loaders."""

@@ -1,0 +1,1 @@
+"""Python configs, one per file, each with `get_config()`."""

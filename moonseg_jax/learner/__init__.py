@@ -1,0 +1,1 @@
+"""Losses, optimizers and gradient steps of the three stages."""

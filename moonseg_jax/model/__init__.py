@@ -1,0 +1,1 @@
+"""Pure-functional Flax modules: vision encoder, text decoder, region heads, refinement head."""

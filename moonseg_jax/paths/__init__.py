@@ -1,0 +1,1 @@
+"""The vector-path language: vocabulary, grammar, raster, tracer, SVG text."""

@@ -1,0 +1,127 @@
+"""The values that pass between rooms; every field with its shape and unit.
+
+Letters: I images, K phrases per image, C crops per image, N = I*K rows, P prompt tokens, T completion tokens,
+E edges, R side of the reward raster, S side of a crop in pixels, g patches along a crop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+FINISH_CLOSED, FINISH_BUDGET, FINISH_INVALID = 0, 1, 2
+"""Finish reasons of a rollout: closed by EOS; out of budget; broken text (only without the grammar mask)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """One image with one phrase, on the host."""
+
+    image: np.ndarray
+    """uint8[H, W, 3], RGB."""
+    phrase: str
+    target: dict[str, Any] | None
+    """COCO run-length encoding of the ground truth at the image's size; None for a phrase without target."""
+    image_id: int
+    example_id: int
+    """Unique within its data set; names the prompt in rollouts and records."""
+    references: tuple[tuple[float, ...], ...] = ()
+    """Spatial references in units of the image: (x, y) points or (cx, cy, w, h) boxes."""
+    tags: tuple[str, ...] = ()
+    """What the phrase needs (colour, size, order, …): for breakdowns only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One image with several phrases: the unit a loader yields, so that the image is encoded once."""
+
+    examples: tuple[Example, ...]
+
+
+@flax.struct.dataclass
+class PromptBatch:
+    """Images and prompts, on device. Rows of one image are consecutive when flattened to N."""
+
+    crops: UInt8[Array, "I C S S 3"]
+    """Crop 0 is the whole image; the tiles follow row-major; unused crops are zero."""
+    stitch_rows: Float[Array, "I C g g"]
+    """Stitching and pooling weights along rows: output row k takes `stitch_rows[c, k, a]` of row a of crop c."""
+    stitch_cols: Float[Array, "I C g g"]
+    """The same along columns; the weight of a patch is the product."""
+    prompt_ids: Int[Array, "I K P"]
+    """Prompt tokens after BOS and image, padded at the end."""
+    prompt_values: Float[Array, "I K P 2"]
+    """Coordinates (first entry) and sizes (w, h) of spatial references, in units of the image."""
+    prompt_lengths: Int[Array, "I K"]
+    ground_truth: Bool[Array, "I K R R"]
+    """Ground truth at the reward raster (the whole image stretched to R x R)."""
+    example_ids: Int[Array, "I K"]
+    valid: Bool[Array, "I K"]
+    """False for padding rows; they count nowhere."""
+
+
+@flax.struct.dataclass
+class TargetBatch:
+    """Traced targets of supervised learning: box, path and EOS as tokens."""
+
+    token_ids: Int[Array, "I K T"]
+    bins: Int[Array, "I K T 2"]
+    """Coordinate bin in the first entry, (width, height) bins of a size; 0 elsewhere."""
+    lengths: Int[Array, "I K"]
+    """Tokens including EOS; 0 for padding rows."""
+
+
+@flax.struct.dataclass
+class EdgeBatch:
+    """Directed straight edges, what the raster draws."""
+
+    points: Float[Array, "N E 2 2"]
+    """Start and end, (x, y) each, in units of the image."""
+    valid: Bool[Array, "N E"]
+    subpath: Int[Array, "N E"]
+    """Number of the subpath an edge belongs to, from 0."""
+
+
+@flax.struct.dataclass
+class Rollouts:
+    """Sampled or injected completions. Lengths are carried: id 0 is BOS, EOS and pad-like at once."""
+
+    token_ids: Int[Array, "N T"]
+    bins: Int[Array, "N T 2"]
+    log_probs: Float[Array, "N T"]
+    """Log-probability of each token (bins included) under mask and temperature; 0 past the length."""
+    lengths: Int[Array, " N"]
+    finish: Int[Array, " N"]
+    """One of the finish reasons above."""
+    experts: Int[Array, "L N T k"] | None
+    """Experts chosen per routed layer and token, for replay; None where not recorded."""
+
+
+@flax.struct.dataclass
+class Scored:
+    """Rollouts judged against their ground truth."""
+
+    iou: Float[Array, " N"]
+    """Raw mask IoU at the reward raster; group filtering looks at this and nothing else."""
+    reward: Float[Array, " N"]
+    """Shaped reward, what the policy is paid."""
+
+
+@flax.struct.dataclass
+class CoarsePairs:
+    """What the refiner learns from: a rollout's coarse outline and the ground truth of the same object.
+
+    Pixels and the ground truth are cropped from the example when a batch is made, so pairs stay small.
+    """
+
+    example_ids: Int[Array, " N"]
+    crops: Float[Array, "N 4"]
+    """Crop rectangle x0, y0, x1, y1 in units of the image: the predicted box grown by 25 % per side."""
+    coarse: UInt8[Array, "N bytes"]
+    """Coarse mask drawn in the crop's frame at S x S (S the side of a vision crop), bits packed row-major."""
+    iou: Float[Array, " N"]
+    policy_version: Int[Array, " N"]
