@@ -177,19 +177,19 @@ def tiny() -> ModelConfig:
     return ModelConfig(
         name="tiny",
         vision=VisionConfig(
-            width=96, layers=3, heads=4, mlp_width=256, patch=8, crop=96, max_tiles=4, overlap_margin=2,
+            width=96, layers=3, heads=4, mlp_width=256, patch=12, crop=96, max_tiles=4, overlap_margin=1,
             projection_width=192, early_layer=0,
         ),
         text=TextConfig(
-            width=128, layers=4, dense_layers=1, heads=4, mlp_width=256, experts=4, active_experts=2,
-            expert_width=96, vocabulary=320, context=256,
+            width=96, layers=4, dense_layers=1, heads=4, mlp_width=256, experts=4, active_experts=2,
+            expert_width=64, vocabulary=320, context=256,
         ),
         region=RegionConfig(coord_features=32, coord_bins=128, size_features=64, size_bins=128),
         refiner=RefinerHeadConfig(
             embed=96, heads=4, layers=2, masks=4, iterations=5, mask_encoder_widths=(8, 16, 32), norm_groups=8,
         ),
         paths=PathConfig(
-            tokenizer="embedded:tiny", coordinate_step=15, max_prompt_tokens=16, max_new_tokens=48, trace_tolerance=0.7, raster=96,
+            tokenizer="embedded:tiny", coordinate_step=15, max_prompt_tokens=16, max_new_tokens=44, trace_tolerance=1.0, raster=96,
             prompt_prefix=(1, 21, 2),
         ),
     )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Random access to the scenes of a built data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines.manifest import FILE_NAME, DataManifest, read_manifest
+from data_pipelines.schema import to_scene
+from moonseg_jax.errors import UserError
+from moonseg_jax.types import Scene
+
+
+class SceneSource:
+    """The scenes of one split; `source[i]` reads and decodes scene i from disk."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], manifest: DataManifest, split: str):
+        self._records = records
+        self.manifest = manifest
+        self.split = split
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Scene:
+        """Scene `index`, 0 to len - 1."""
+        return to_scene(self._records[index])
+
+
+def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int = 1) -> SceneSource:
+    """Opens a split of any data set that the project has built.
+
+    Args:
+      directory: the folder that was named when it was built.
+      split: name of the split, such as `train`.
+      at_least: fewest scenes the caller needs.
+
+    Raises:
+      UserError: if the folder holds no finished data set, or the split is missing or too small.
+    """
+    folder = epath.Path(directory)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(
+            f"{folder} holds no data set: there is no {FILE_NAME}; "
+            f"build one, for example with `moonseg data build shapes --out {folder}`"
+        )
+    if not manifest.complete:
+        raise UserError(f"{folder}: the data set was not finished; run the command that builds it once more")
+    if split not in manifest.splits:
+        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}")
+    builder = tfds.builder_from_directory(folder / manifest.path)
+    records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    if len(records) < at_least:
+        raise UserError(
+            f"{folder}: split {split!r} has {len(records)} scenes, {at_least} are needed; build a larger one"
+        )
+    return SceneSource(records, manifest, split)

@@ -1,0 +1,84 @@
+"""The command line, `moonseg …`: parses, runs one command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import tyro
+
+import moonseg_jax
+from moonseg_jax.commands import Command, Train
+from moonseg_jax.errors import UserError
+
+DESCRIPTION = """Moondream Segmentation in JAX: an image and a phrase go in, a path and a mask come out.
+
+Start here:
+  moonseg quickstart    train, refine, evaluate and report in minutes, on a CPU
+  moonseg segment photo.png "the small red star" -o mask.png
+`moonseg COMMAND --help` explains a command. `--debug`, anywhere, shows the traceback of an error.
+"""
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      argv: The words after `moonseg`; those of the process by default.
+
+    Returns:
+      0; 2 after bad input, told in one line on standard error; 130 after Ctrl-C.
+
+    Raises:
+      SystemExit: From tyro: 0 after `--help`, 2 after options that do not parse.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if words == ["--version"]:
+        print(f"moonseg-jax {moonseg_jax.__version__}")
+        return 0
+    try:
+        _run(words or ["--help"])
+        return 0
+    except (UserError, PermissionError) as error:
+        if debug:
+            traceback.print_exc()
+        message = f"no permission: {error.filename or error}" if isinstance(error, PermissionError) else error
+        print(f"moonseg: error: {message}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("moonseg: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has left; without this the interpreter complains once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> None:
+    if words[0] == "train":
+        words, help_words = _withhold_settings_help(words[1:])
+        train, rest = tyro.cli(
+            Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True
+        )
+        train.run([*rest, *help_words])
+    else:
+        tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
+
+
+def _withhold_settings_help(words: list[str]) -> tuple[list[str], list[str]]:
+    """Where a config is named, `--help` asks for that config's settings, not for the options of `train`."""
+    if not any(word.split("=")[0] == "--config" for word in words):
+        return words, []
+    kept = [word for word in words if word not in ("-h", "--help")]
+    return kept, ["--help"] * (len(kept) < len(words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The commands of `moonseg`: their options, and which room does the work; heavy imports wait until then."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from moonseg_jax.errors import UserError
+
+OUTPUT_KINDS = (".png", ".svg", ".json")
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one stage: supervised, then reinforcement learning, then the refiner.
+
+    Every setting of the config is also an option here (--steps 100); --config FILE --help lists them.
+    """
+
+    stage: tyro.conf.Positional[Literal["sft", "rl", "refiner"]]
+    """sft: paths from masks; rl: sampled paths, paid by mask IoU; refiner: sharper masks from rollouts."""
+    config: Path
+    """Python file with get_config(stage), for example experiments/shapes_tiny.py."""
+    out: OptionalPath = None
+    """Folder of the run; runs/CONFIG-STAGE by default."""
+    resume: bool = False
+    """Go on with the run in that folder, from its last checkpoint."""
+
+    def run(self, overrides: Sequence[str] = ()) -> None:
+        """Trains; leaves metrics and checkpoints in the run's folder.
+
+        Args:
+          overrides: Settings as on a command line: `--steps 100`.
+
+        Raises:
+          UserError: The config, a setting or the folder cannot be used.
+        """
+        from moonseg_jax import config_file
+        from moonseg_jax.run_directory import RunDirectory
+
+        prog = f"moonseg train {self.stage} --config {self.config}"
+        config = config_file.with_overrides(
+            config_file.load_config(self.config, self.stage), overrides, prog=prog
+        )
+        out = self.out or Path("runs") / f"{self.config.stem}-{self.stage}"
+        opened = RunDirectory.resume if self.resume else RunDirectory.create
+        run = opened(out, self.stage, config_file.config_text(config))
+
+        from moonseg_jax import train
+        from moonseg_jax.train_config import RlConfig, SftConfig
+
+        if isinstance(config, SftConfig):
+            train.run_sft(config, run, self.resume)
+        elif isinstance(config, RlConfig):
+            train.run_rl(config, run, self.resume)
+        else:
+            train.run_refiner(config, run, self.resume)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Procedural scenes with phrases that need grounding; exact masks, no download."""
+
+    out: Path
+    """Folder of the data set."""
+    train: int = 20_000
+    """Training scenes."""
+    val: int = 1_000
+    """Held-out scenes; as many again combine words never seen together in training."""
+    seed: int = 0
+    """The same seed gives the same scenes."""
+    level: int = 2
+    """Difficulty, 1 to 4; every figure of the project is taken on 2."""
+
+    def run(self) -> None:
+        """Builds the data set.
+
+        Raises:
+          UserError: A number is out of range, or the folder cannot be written.
+        """
+        from data_pipelines.build import build_shapes
+
+        build_shapes(self.out, train=self.train, val=self.val, seed=self.seed, level=self.level)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coco:
+    """Photos with COCO annotations; a category's name is the phrase where the photo holds it once."""
+
+    images: Path
+    """Folder of the photos."""
+    annotations: Path
+    """COCO instances JSON."""
+    out: Path
+    """Folder of the data set."""
+
+    def run(self) -> None:
+        """Builds the data set.
+
+        Raises:
+          UserError: A file is missing or not what it should be, or the folder cannot be written.
+        """
+        from data_pipelines.build import build_coco
+
+        build_coco(self.out, images=self.images, annotations=self.annotations)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Build:
+    """Build a data set to train on."""
+
+    dataset: Annotated[Shapes, tyro.conf.subcommand("shapes")] | Annotated[Coco, tyro.conf.subcommand("coco")]
+
+    def run(self) -> None:
+        """Builds the chosen data set."""
+        self.dataset.run()
+
+
+# A union of one is no union, and tyro makes subcommands of unions only: hence the hidden None.
+DataAction = Annotated[Build, tyro.conf.subcommand("build")] | Annotated[None, tyro.conf.Suppress]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Build data sets."""
+
+    action: DataAction
+
+    def run(self) -> None:
+        """Does the chosen action."""
+        if self.action is not None:
+            self.action.run()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Segment what a phrase names in an image."""
+
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
+    """PNG, JPEG or another picture."""
+    phrase: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHRASE")]
+    """What to segment, in quotes: "the small red star left of the blue ring"."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """.png for the mask, .svg for the path, .json for box, path, mask and status."""
+    checkpoint: OptionalPath = None
+    """Checkpoint of a policy; the shipped one by default."""
+    refiner: OptionalPath = None
+    """Checkpoint of a refiner; the shipped one goes with the shipped policy."""
+
+    def run(self) -> None:
+        """Segments, writes the result and says what it is.
+
+        Raises:
+          UserError: The image, the phrase, a checkpoint or the name of the output cannot be used.
+        """
+        if self.out.suffix.lower() not in OUTPUT_KINDS:
+            raise UserError(f"-o {self.out}: the name must end in {', '.join(OUTPUT_KINDS)}")
+        if not self.phrase.strip():
+            raise UserError('the phrase is empty: say what to segment, for example "the red ring"')
+        if not self.image.is_file():
+            raise UserError(f"no image {self.image}")
+        from moonseg_jax.predict import Segmenter
+
+        segmentation = Segmenter.load(self.checkpoint, self.refiner).segment(self.image, self.phrase)
+        segmentation.save(self.out)
+        covered = float(segmentation.mask.mean())
+        print(f"{segmentation.status}: {covered:.1%} of the image, written to {self.out}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a checkpoint on held-out scenes: IoU, precision, boundary IoU, before and after refinement."""
+
+    checkpoint: OptionalPath = None
+    """Checkpoint of a policy; the shipped one by default."""
+    refiner: OptionalPath = None
+    """Checkpoint of a refiner; the shipped one goes with the shipped policy."""
+    data: OptionalPath = None
+    """Data set built by `moonseg data build`; held-out embedded scenes by default."""
+    scenes: int = 500
+    """How many scenes."""
+    seed: int = 0
+    """Seed of the embedded scenes and of sampling."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = None
+    """JSON file for the figures; they are printed in any case."""
+
+    def run(self) -> None:
+        """Evaluates and prints the figures as JSON.
+
+        Raises:
+          UserError: A checkpoint or the data cannot be used, or there are too few scenes.
+        """
+        from moonseg_jax.evaluate import evaluate_checkpoint
+        from moonseg_jax.run_directory import write_json
+
+        figures = evaluate_checkpoint(
+            policy=self.checkpoint, refiner=self.refiner, data=self.data, scenes=self.scenes, seed=self.seed
+        )
+        if self.out is not None:
+            write_json(self.out, figures)
+        print(json.dumps(figures, indent=2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """See it work: train by reinforcement learning on embedded data, refine, evaluate, write a report."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder of the run."""
+    from_scratch: bool = False
+    """Do the supervised stage too, instead of starting from the shipped checkpoint."""
+    minutes: float = 10.0
+    """About how long it may take; the stages scale with it."""
+    seed: int = 0
+    """A run is a function of config, seed and data."""
+
+    def run(self) -> None:
+        """Runs the quickstart.
+
+        Raises:
+          UserError: The folder holds another run or cannot be written, or a number is out of range.
+        """
+        if not self.minutes > 0:
+            raise UserError(f"--minutes must be greater than 0, got {self.minutes}")
+        from moonseg_jax.quickstart import quickstart
+
+        quickstart(out=self.out, seed=self.seed, minutes=self.minutes, from_scratch=self.from_scratch)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write report.html, one self-contained page, from what a run left in its folder."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+
+    def run(self) -> None:
+        """Writes the page and says where.
+
+        Raises:
+          UserError: The folder holds no run, or a file in it is broken.
+        """
+        from moonseg_jax.report.run import write_run_report
+
+        print(f"wrote {write_run_report(self.path)}")
+
+
+Command = (
+    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+)

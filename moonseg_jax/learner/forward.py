@@ -1,0 +1,64 @@
+"""The learner's forward pass over given completions, in the same three parts as sampling."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from moonseg_jax.model.moondream import HeadLogits, Moondream
+from moonseg_jax.rollout.values import values_from_bins
+from moonseg_jax.types import PromptBatch
+
+
+class Forward(NamedTuple):
+    """Logits that predict each completion token, and the hidden rows auxiliary losses read."""
+
+    logits: HeadLogits
+    """Row t predicts completion token t; leading shape [N, T]."""
+    prompt_end: Float[Array, "N D"]
+    """Hidden row of the last prompt token, one per row."""
+    image: Float[Array, "I p D"]
+    """Hidden rows of the image patches."""
+
+
+def completion_logits(
+    model: Moondream,
+    params: Any,
+    batch: PromptBatch,
+    token_ids: Int[Array, "N T"],
+    bins: Int[Array, "N T 2"],
+    replay: Int[Array, "L N T k"] | None = None,
+) -> Forward:
+    """Runs image, prompts and completions; N is a multiple G of the batch's I*K prompts, groups consecutive.
+
+    Args:
+      model: the policy.
+      params: its parameters.
+      batch: images and prompts.
+      token_ids: completions; token t is predicted by row t and read by later rows.
+      bins: of coordinates and sizes.
+      replay: experts to use at completion tokens, or None.
+    """
+    config = model.config
+
+    def run(method: str, *args: Any, **kwargs: Any) -> Any:
+        return model.apply({"params": params}, *args, method=method, **kwargs)
+
+    prompts = batch.prompt_ids.shape[0] * batch.prompt_ids.shape[1]
+    group = token_ids.shape[0] // prompts
+    lengths = batch.prompt_lengths.reshape(prompts)
+    image, prefix = run("prefix", batch.crops, batch.stitch_rows, batch.stitch_cols)
+    prompt_hidden, prompt = run(
+        "prompt", prefix, batch.prompt_ids.reshape(prompts, -1), batch.prompt_values.reshape(prompts, -1, 2), lengths
+    )
+    last = jnp.take_along_axis(prompt_hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    last = jnp.repeat(last, group, axis=0)
+    values = values_from_bins(token_ids, bins, config.region, config.paths)
+    hidden, _, _ = run(
+        "complete", (prefix, prompt), jnp.repeat(lengths, group), token_ids[:, :-1], values[:, :-1],
+        replay=None if replay is None else replay[:, :, :-1],
+    )  # fmt: skip
+    predicting = jnp.concatenate([last[:, None], hidden], axis=1)
+    return Forward(logits=run("heads", predicting), prompt_end=last, image=image[:, 1:])

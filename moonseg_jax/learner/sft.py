@@ -1,0 +1,98 @@
+"""Supervised learning on traced targets: token cross-entropy under the grammar, and a grounding heat map.
+
+Sums and counts travel separately and are divided once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from moonseg_jax.learner.forward import completion_logits
+from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.paths.grammar import Grammar
+from moonseg_jax.rollout.log_probs import token_statistics
+from moonseg_jax.types import PromptBatch, TargetBatch
+
+SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
+
+
+def init_heat_map(key: jax.Array, width: int) -> dict[str, Float[Array, "D D"]]:
+    """Parameters of the auxiliary heat map; they belong to training and are not part of the model."""
+    keys = jax.random.split(key)
+    return {name: jax.random.normal(k, (width, width)) * width**-0.5 for name, k in zip(("query", "key"), keys)}
+
+
+def heat_map_loss(
+    params: dict[str, Float[Array, "D D"]],
+    prompt_end: Float[Array, "N D"],
+    image: Float[Array, "I p D"],
+    ground_truth: Bool[Array, "N R R"],
+    valid: Bool[Array, " N"],
+) -> SumAndCount:
+    """Cross-entropy between attention of the prompt's last row over the patches and the target's share of each.
+
+    It tells the policy early where the object is, long before boxes are right. Rows without target do not count.
+    """
+    images, patches, width = image.shape
+    grid = round(patches**0.5)
+    normed_query = prompt_end * jax.lax.rsqrt(jnp.mean(prompt_end**2, axis=-1, keepdims=True) + 1e-6)
+    normed_image = image * jax.lax.rsqrt(jnp.mean(image**2, axis=-1, keepdims=True) + 1e-6)
+    query = (normed_query @ params["query"]).reshape(images, -1, width)
+    scores = jnp.einsum("IKD,IpD->IKp", query, normed_image @ params["key"]) * width**-0.5
+    log_probs = nn.log_softmax(scores.reshape(-1, patches))
+    share = jax.image.resize(ground_truth.astype(jnp.float32), (ground_truth.shape[0], grid, grid), "linear")
+    share = share.reshape(-1, patches)
+    area = share.sum(axis=-1)
+    counts = valid & (area > 0)
+    cross_entropy = -(share * log_probs).sum(axis=-1) / jnp.maximum(area, 1e-6)
+    return jnp.sum(jnp.where(counts, cross_entropy, 0.0)), jnp.sum(counts).astype(jnp.float32)
+
+
+def sft_sums(
+    model: Moondream,
+    grammar: Grammar,
+    params: Any,
+    heat_map: Any,
+    batch: PromptBatch,
+    targets: TargetBatch,
+    tokens: int,
+) -> dict[str, SumAndCount]:
+    """Losses of one batch as sums and counts.
+
+    Args:
+      model: the policy.
+      grammar: its mask; forced tokens cost nothing.
+      params: the policy's parameters.
+      heat_map: see `init_heat_map`.
+      batch: images and prompts.
+      targets: traced completions.
+      tokens: only the first `tokens` of each completion are learned (4 covers the box).
+
+    Returns:
+      `box` (nats per box token), `path` (nats per path token), `heat` (nats per phrase).
+    """
+    rows = targets.lengths.size
+    token_ids = targets.token_ids.reshape(rows, -1)[:, :tokens]
+    bins = targets.bins.reshape(rows, -1, 2)[:, :tokens]
+    lengths = targets.lengths.reshape(rows)
+    forward = completion_logits(model, params, batch, token_ids, bins)
+    steps = jnp.arange(tokens)
+    remaining = jnp.broadcast_to(model.config.paths.max_new_tokens - steps, token_ids.shape)
+    mask = grammar.mask(grammar.states(token_ids), remaining)
+    learned = steps < lengths[:, None]
+    is_box = (token_ids == model.config.paths.coord_token) | (token_ids == model.config.paths.size_token)
+    # Past the end the target is not a legal token; any legal one keeps the masked row finite.
+    safe_ids = jnp.where(learned, token_ids, jnp.argmax(mask, axis=-1))
+    nats = -token_statistics(forward.logits, mask, safe_ids, bins, model.config.paths).log_probs
+
+    def total(where: Array) -> SumAndCount:
+        return jnp.sum(jnp.where(where, nats, 0.0)), jnp.sum(where).astype(jnp.float32)
+
+    truth = batch.ground_truth.reshape(rows, *batch.ground_truth.shape[2:])
+    heat = heat_map_loss(heat_map, forward.prompt_end, forward.image, truth, batch.valid.reshape(rows))
+    return {"box": total(learned & is_box), "path": total(learned & ~is_box), "heat": heat}

@@ -1,0 +1,142 @@
+"""The assembled policy: image prefix, prompt, completion, and the heads that read them.
+
+A sequence is BOS and image (the prefix, shared by all phrases of an image), then a prompt (shared by all samples of
+a group), then a completion. Each part is one pass of the same decoder over the parts before it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from moonseg_jax.config import ModelConfig
+from moonseg_jax.model.region import Region
+from moonseg_jax.model.text import DecoderCache, LayerContext, TextDecoder
+from moonseg_jax.model.vision import VisionEncoder
+
+
+class HeadLogits(NamedTuple):
+    """Float32 logits of everything a hidden row can be asked for."""
+
+    token: Float[Array, "... V"]
+    coord: Float[Array, "... c"]
+    size: Float[Array, "... 2 s"]
+
+
+class Moondream(nn.Module):
+    """Vision encoder, text decoder and region heads as one Linen module, used through `apply(..., method=...)`."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        """Submodules carry the official names."""
+        c = self.config
+        self.vision = VisionEncoder(c.vision, c.text.width, dtype=self.dtype, remat=self.remat)
+        self.text = TextDecoder(c.text, dtype=self.dtype, remat=self.remat)
+        self.region = Region(c.region, c.text.width, dtype=self.dtype)
+
+    def encode_crops(self, crops: UInt8[Array, "B S S 3"]) -> tuple[Float[Array, "B p W"], Float[Array, "B p W"]]:
+        """Final and early vision features of single crops, what the refiner reads."""
+        return self.vision.features(crops)
+
+    def embed(self, token_ids: Int[Array, "..."], values: Float[Array, "... 2"]) -> Float[Array, "... D"]:
+        """Input embeddings: a vocabulary row, or the embedding of the value at coordinate and size tokens."""
+        paths = self.config.paths
+        coord = self.region.embed_coordinate(values[..., 0])
+        size = self.region.embed_size(values)
+        tokens = self.text.embed(token_ids)
+        is_coord = (token_ids == paths.coord_token)[..., None]
+        is_size = (token_ids == paths.size_token)[..., None]
+        return jnp.where(is_coord, coord, jnp.where(is_size, size, tokens))
+
+    def prefix(
+        self,
+        crops: UInt8[Array, "I C S S 3"],
+        stitch_rows: Float[Array, "I C g g"],
+        stitch_cols: Float[Array, "I C g g"],
+    ) -> tuple[Float[Array, "I q D"], LayerContext]:
+        """Runs BOS and the image, all seeing all; hidden rows and the keys and values later passes attend to."""
+        image = self.vision(crops, stitch_rows, stitch_cols)
+        bos = self.text.embed(jnp.full((image.shape[0], 1), self.config.paths.bos))
+        embedded = jnp.concatenate([bos, image], axis=1)
+        positions = jnp.broadcast_to(jnp.arange(embedded.shape[1]), embedded.shape[:2])
+        hidden, context, _, _ = self.text(embedded, positions)
+        return hidden, context
+
+    def prompt(
+        self,
+        prefix: LayerContext,
+        token_ids: Int[Array, "N P"],
+        values: Float[Array, "N P 2"],
+        lengths: Int[Array, " N"],
+    ) -> tuple[Float[Array, "N P D"], LayerContext]:
+        """Runs the prompts over their images' prefix; padding keys are marked invalid for later passes."""
+        count = token_ids.shape[1]
+        positions = jnp.broadcast_to(self.config.prefix_tokens + jnp.arange(count), token_ids.shape)
+        causal = jnp.tril(jnp.ones((count, count), bool))
+        hidden, context, _, _ = self.text(self.embed(token_ids, values), positions, (prefix,), causal)
+        return hidden, _mark_valid(context, jnp.arange(count) < lengths[:, None])
+
+    def complete(
+        self,
+        context: tuple[LayerContext, ...],
+        prompt_lengths: Int[Array, " N"],
+        token_ids: Int[Array, "N T"],
+        values: Float[Array, "N T 2"],
+        start: int | Int[Array, ""] = 0,
+        cache: DecoderCache | None = None,
+        replay: Int[Array, "L N T k"] | None = None,
+    ) -> tuple[Float[Array, "N T D"], DecoderCache | None, Int[Array, "L N T k"]]:
+        """Runs completion tokens: all of them (learning), or the next ones over a cache (sampling).
+
+        Args:
+          context: prefix and prompt.
+          prompt_lengths: per row, for the positions.
+          token_ids: completion tokens, or the latest one.
+          values: coordinates and sizes at their tokens.
+          start: number of completion tokens already in the cache.
+          cache: own keys and values so far; None runs without one.
+          replay: experts to use, or None.
+        """
+        count = token_ids.shape[1]
+        step = start + jnp.arange(count)
+        positions = self.config.prefix_tokens + prompt_lengths[:, None] + step
+        keys = count if cache is None else cache.dense.keys.shape[2]
+        mask = step[:, None] >= jnp.arange(keys)
+        index = None if cache is None else jnp.asarray(start)
+        embedded = self.embed(token_ids, values)
+        hidden, _, cache, experts = self.text(embedded, positions, context, mask, cache, index, replay)
+        return hidden, cache, experts
+
+    def heads(self, hidden: Float[Array, "... D"]) -> HeadLogits:
+        """All logits of hidden rows (before the final LayerNorm)."""
+        coord, size = self.region(hidden)
+        return HeadLogits(token=self.text.logits(hidden), coord=coord, size=size)
+
+    def __call__(
+        self,
+        crops: UInt8[Array, "I C S S 3"],
+        stitch_rows: Float[Array, "I C g g"],
+        stitch_cols: Float[Array, "I C g g"],
+        prompt_ids: Int[Array, "N P"],
+        prompt_values: Float[Array, "N P 2"],
+        prompt_lengths: Int[Array, " N"],
+    ) -> HeadLogits:
+        """Logits at the end of each prompt; touches every parameter, so `init` goes through here."""
+        _, prefix = self.prefix(crops, stitch_rows, stitch_cols)
+        hidden, _ = self.prompt(prefix, prompt_ids, prompt_values, prompt_lengths)
+        last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, 0]
+        return self.heads(last)
+
+
+def _mark_valid(context: LayerContext, valid: Bool[Array, "N P"]) -> LayerContext:
+    def mark(segment):  # type: ignore[no-untyped-def]
+        layers = segment.keys.shape[0]
+        return segment.replace(valid=jnp.broadcast_to(valid, (layers, *valid.shape)))
+
+    return LayerContext(dense=mark(context.dense), routed=mark(context.routed))

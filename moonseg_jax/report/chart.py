@@ -1,0 +1,145 @@
+"""Curves as small inline SVG charts that follow the page's colours."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from moonseg_jax.report.content import Curve, Series
+
+WIDTH, HEIGHT = 340, 190
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24
+MOST_POINTS = 300
+"""Longer series are drawn as means over equal stretches of points."""
+SMOOTHED_FROM = 40
+"""From so many points on, a running mean is drawn over the faint raw line."""
+
+
+def chart(curve: Curve) -> str:
+    """Draws one curve as an HTML figure with an inline SVG.
+
+    Returns:
+      Escaped HTML; a sentence in place of the chart where there is nothing finite to draw.
+    """
+    title = f"<figcaption>{escape(curve.title)}{_latest(curve)}</figcaption>"
+    finite = [series for series in curve.series if np.isfinite(series.values).any()]
+    if not finite:
+        return f'<figure class="chart">{title}<p class="nothing">no finite values</p></figure>'
+    steps = np.concatenate([series.steps for series in finite])
+    values = np.concatenate([series.values for series in finite])
+    y_ticks = nice_ticks(float(np.nanmin(values)), float(np.nanmax(values)))
+    x_range = (float(steps.min()), max(float(steps.max()), float(steps.min()) + 1))
+    frame = _Frame(x_range, (y_ticks[0], y_ticks[-1]))
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">',
+        *(_grid_line(frame, tick) for tick in y_ticks),
+        *(_step_label(frame, x_range, tick) for tick in nice_ticks(*x_range)),
+        *(_line(frame, series, index) for index, series in enumerate(finite)),
+        "</svg>",
+    ]
+    return f'<figure class="chart">{title}{"".join(parts)}{_legend(finite)}</figure>'
+
+
+def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most `most` + 1 round numbers that enclose `low..high`, 1, 2 or 5 times a power of ten apart."""
+    if high <= low:
+        pad = abs(low) * 0.1 or 0.5
+        low, high = low - pad, high + pad
+    rough = (high - low) / (most - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def thinned(
+    steps: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"], most: int = MOST_POINTS
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Means over at most `most` equal stretches; NaN only where a stretch has nothing finite."""
+    if len(steps) <= most:
+        return steps.astype(float), values.astype(float)
+    stretch = np.arange(len(steps)) * most // len(steps)
+    finite = np.isfinite(values)
+    counts = np.bincount(stretch[finite], minlength=most)
+    sums = np.bincount(stretch[finite], weights=values[finite], minlength=most)
+    means = np.divide(sums, counts, out=np.full(most, np.nan), where=counts > 0)
+    return np.bincount(stretch, weights=steps) / np.bincount(stretch), means
+
+
+def running_mean(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n"]:
+    """Mean over a centred window of `width` points (odd), shorter at the ends, over what is finite in it."""
+    window = np.ones(width)
+    finite = np.isfinite(values)
+    sums = np.convolve(np.where(finite, values, 0.0), window, mode="same")
+    counts = np.convolve(finite.astype(float), window, mode="same")
+    return np.where(finite, sums / np.maximum(counts, 1), np.nan)
+
+
+class _Frame:
+    """From data to SVG coordinates."""
+
+    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:
+        self._x0, self._x1 = x_range
+        self._y0, self._y1 = y_range
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self._x0) / (self._x1 - self._x0) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return TOP + (self._y1 - value) / (self._y1 - self._y0) * (HEIGHT - TOP - BOTTOM)
+
+    def path(self, xs: Float[np.ndarray, " n"], ys: Float[np.ndarray, " n"]) -> str:
+        """SVG path data; a gap at every NaN."""
+        words, pen_down = [], False
+        for x, y in zip(xs, ys):
+            if math.isfinite(y):
+                words.append(f"{'L' if pen_down else 'M'}{self.x(x):.1f} {self.y(y):.1f}")
+            pen_down = math.isfinite(y)
+        return "".join(words)
+
+
+def _line(frame: _Frame, series: Series, index: int) -> str:
+    xs, ys = thinned(series.steps, series.values)
+    colour = f"s{index % 4}"
+    if len(xs) == 1:
+        return f'<circle class="{colour} dot" cx="{frame.x(xs[0]):.1f}" cy="{frame.y(ys[0]):.1f}" r="3"/>'
+    if len(xs) < SMOOTHED_FROM:
+        return f'<path class="{colour}" d="{frame.path(xs, ys)}"/>'
+    smooth = running_mean(ys, len(ys) // 20 * 2 + 1)
+    raw = f'<path class="{colour} raw" d="{frame.path(xs, ys)}"/>'
+    return f'{raw}<path class="{colour}" d="{frame.path(xs, smooth)}"/>'
+
+
+def _grid_line(frame: _Frame, tick: float) -> str:
+    y = frame.y(tick)
+    return (
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{tick:.6g}</text>'
+    )
+
+
+def _step_label(frame: _Frame, x_range: tuple[float, float], tick: float) -> str:
+    if not x_range[0] <= tick <= x_range[1]:
+        return ""
+    x = frame.x(tick)
+    anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
+    return f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{tick:.6g}</text>'
+
+
+def _latest(curve: Curve) -> str:
+    if len(curve.series) != 1:
+        return ""
+    finite = curve.series[0].values[np.isfinite(curve.series[0].values)]
+    return f" <b>{finite[-1]:.4g}</b>" if len(finite) else ""
+
+
+def _legend(series: list[Series]) -> str:
+    if len(series) < 2:
+        return ""
+    entries = "".join(
+        f'<span class="key s{index % 4}">{escape(one.name)}</span>' for index, one in enumerate(series)
+    )
+    return f'<div class="legend">{entries}</div>'

@@ -1,0 +1,56 @@
+import re
+
+import numpy as np
+
+from moonseg_jax.report.chart import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    chart,
+    nice_ticks,
+    running_mean,
+    thinned,
+)
+from moonseg_jax.report.content import Curve, Series
+
+
+def curve(values, title="loss"):
+    return Curve(
+        title=title, series=(Series(name=title, steps=np.arange(len(values)), values=np.asarray(values)),)
+    )
+
+
+def test_ticks_are_round_and_enclose_the_data():
+    assert nice_ticks(0.03, 0.97) == [0.0, 0.5, 1.0]
+    assert nice_ticks(-3, 41) == [-20.0, 0.0, 20.0, 40.0, 60.0]
+    ticks = nice_ticks(2.0, 2.0)
+    assert ticks[0] < 2.0 < ticks[-1]
+
+
+def test_a_line_runs_from_corner_to_corner_of_its_frame():
+    svg = chart(curve([0.0, 0.5, 1.0]))
+    assert f'd="M{LEFT:.1f} {HEIGHT - BOTTOM:.1f}L' in svg
+    assert f'L{WIDTH - RIGHT:.1f} {TOP:.1f}"' in svg
+
+
+def test_what_is_not_finite_is_a_gap():
+    assert re.search(r'd="M[^ML]*L[^ML]*M[^ML]*L[^ML]*"', chart(curve([0.0, 1.0, np.nan, 2.0, 3.0])))
+    assert "no finite values" in chart(curve([np.nan, np.nan]))
+
+
+def test_long_series_are_thinned_to_means():
+    steps, values = thinned(np.arange(1000), np.arange(1000.0), most=10)
+    np.testing.assert_allclose(steps, np.arange(10) * 100 + 49.5)
+    np.testing.assert_allclose(values, steps)
+
+
+def test_the_running_mean_is_shorter_at_the_ends_and_skips_gaps():
+    values = np.array([1.0, 2.0, 6.0, np.nan, 4.0])
+    np.testing.assert_allclose(running_mean(values, 3), [1.5, 3.0, 4.0, np.nan, 4.0])
+
+
+def test_titles_are_escaped():
+    assert "<b>x</b>" not in chart(curve([1.0, 2.0], title="<b>x</b>"))

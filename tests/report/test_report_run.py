@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+
+from moonseg_jax.errors import UserError
+from moonseg_jax.report.content import GalleryItem, GallerySection
+from moonseg_jax.report.run import report_of_run, write_run_report
+from moonseg_jax.report.store import load_gallery, save_gallery
+from moonseg_jax.run_directory import RunDirectory
+
+FIGURES = {"miou": 0.7124, "ciou": 0.73, "p50": 0.81, "biou_2px": 0.46, "n": 512}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory.create(tmp_path / "quickstart", "quickstart", '{"minutes": 10}')
+    for stage in ("rl", "sft"):
+        inner = RunDirectory.create(run.path / stage, stage, "{}")
+        for step in range(4):
+            inner.append_metrics(step, {"grad_norm": 1.0, "loss": step / 4 if step != 2 else float("nan")})
+    run.write_summary(
+        {
+            "sft": {"coarse": FIGURES, "sampled_miou": 0.61},
+            "rl": {"coarse": FIGURES, "refined": {**FIGURES, "miou": 0.8125}, "sampled_miou": 0.66},
+            "baselines": {"filled_box": 0.554, "flat_guess": 0.1},
+            "wall_seconds": 652.3,
+            "peak_memory_gib": 3.41,
+            "seed": 4,
+        }
+    )
+    return run.path
+
+
+def test_a_run_becomes_tables_curves_and_facts(run):
+    report = report_of_run(run)
+    assert report.summary is not None and report.baselines is not None
+    assert [row[0] for row in report.summary.rows] == [
+        "Supervised, coarse",
+        "Reinforcement learning, coarse",
+        "Reinforcement learning, refined",
+    ]
+    assert report.summary.rows[0][1:] == ("0.712", "0.730", "0.810", "0.460", "512", "0.610")
+    assert report.baselines.rows == (("the ground-truth box, filled", "0.554"), ("flat guess", "0.100"))
+    assert dict(report.facts) == {"time": "10:52 min", "peak memory": "3.41 GiB", "seed": "4"}
+    assert [group.title for group in report.curves] == ["Supervised", "Reinforcement learning"]
+
+
+def test_curves_put_the_telling_ones_first_and_keep_gaps(run):
+    loss, gradient = report_of_run(run).curves[0].curves
+    assert (loss.title, gradient.title) == ("loss", "grad_norm")
+    np.testing.assert_allclose(loss.series[0].values, [0.0, 0.25, np.nan, 0.75])
+    np.testing.assert_array_equal(loss.series[0].steps, [0, 1, 2, 3])
+
+
+def test_the_page_is_written_into_the_run(run):
+    path = write_run_report(run)
+    assert path == run / "report.html" and "0.812" in path.read_text(encoding="utf-8")
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no run"):
+        write_run_report(tmp_path)
+
+
+def test_a_gallery_survives_the_disk(tmp_path):
+    truth = np.zeros((6, 9), bool)
+    truth[2:4, 3:7] = True
+    item = GalleryItem(
+        image=np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3),
+        phrase='a "ring" & more',
+        polygons=(np.array([[0.1, 0.2], [0.3, 0.4], [1 / 3, 0.6]]),),
+        coarse=~truth,
+        refined=None,
+        truth=truth,
+        iou_coarse=0.25,
+        iou_refined=None,
+        status="unrefined: why",
+    )
+    save_gallery((GallerySection(title="Worst", note="n", items=(item,)),), tmp_path)
+    (section,) = load_gallery(tmp_path)
+    (loaded,) = section.items
+    for name in ("image", "coarse", "truth"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(item, name))
+    np.testing.assert_allclose(loaded.polygons[0], item.polygons[0], atol=1e-5)
+    for name in ("phrase", "refined", "iou_coarse", "iou_refined", "status"):
+        assert getattr(loaded, name) == getattr(item, name)
+
+
+def test_a_gallery_cannot_name_files_elsewhere(tmp_path):
+    entry = {"name": "../secret", "phrase": "", "polygons": [], "refined": False}
+    (tmp_path / "gallery.json").write_text(json.dumps([{"title": "", "note": "", "items": [entry]}]))
+    with pytest.raises(UserError, match="not the name of a file in that folder"):
+        load_gallery(tmp_path)
