@@ -15,7 +15,7 @@ FLOOD_TOLERANCE = 60.0
 """RGB distance at which `flood_fill` was strongest on shapes, level 2 (`strongest_tolerance`)."""
 
 FLOOD_MARGIN = 0.25
-"""The flood stays inside the outline's box, grown by this share of its sides: the crop that the refiner sees."""
+"""The flood stays inside the outline's box, grown by this share per side: the crop that the refiner sees."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

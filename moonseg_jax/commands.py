@@ -196,7 +196,7 @@ class Evaluate:
         Raises:
           UserError: A checkpoint or the data cannot be used, or there are too few scenes.
         """
-        from moonseg_jax.evaluate import evaluate_checkpoint
+        from moonseg_jax.judge import evaluate_checkpoint
         from moonseg_jax.run_directory import write_json
 
         figures = evaluate_checkpoint(

@@ -14,10 +14,14 @@ LAYERS = (
     {"paths", "model"},
     {"metrics"},
     {"rewards"},
-    {"batch", "rollout", "pairs"},
+    {"weights"},
+    {"batch", "policy"},
+    {"rollout", "mask_cleaning", "pairs"},
     {"learner"},
     {"sharding", "placement", "checkpoint", "run_directory", "progress"},
-    {"train_config", "config_file", "train", "evaluate", "predict", "refine", "convert", "baselines"},
+    {"train_config", "config_file", "loop"},
+    {"evaluate", "refine", "convert", "baselines"},
+    {"train", "predict"},
     {"quickstart", "report", "sweep", "plan", "clean"},
     {"commands"},
     {"cli"},
@@ -31,10 +35,10 @@ STRANGERS = {("model", "paths"), ("paths", "model")}
 DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "types", "images", "paths", "batch"}
 """All that data_pipelines sees of moonseg_jax."""
 
-DATA_PIPELINES_SERVES_FROM = 7
+DATA_PIPELINES_SERVES_FROM = 10
 """Rooms of this row and the later ones may import data_pipelines."""
 
-EXPERIMENTS_MAY_IMPORT = {"errors", "config", "rewards", "train_config"}
+EXPERIMENTS_MAY_IMPORT = {"errors", "config", "rewards", "learner", "train_config"}
 """All that a config file sees of moonseg_jax."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

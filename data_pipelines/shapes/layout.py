@@ -21,7 +21,6 @@ _SMALLEST_AREA = 125.0
 _SMALLEST_VISIBLE = 90
 _PLACES_TRIED = 10
 _PAIRS_TRIED = 20
-_FULL = raster.SUPERSAMPLING**2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class VisibleObject:
 
     role: Role
     mask: Bool[np.ndarray, "H W"]
-    """Visible pixels: at least half covered by the object and by nothing in front of it."""
+    """Visible pixels: at least half covered by what is seen of the object; a tie goes to the one in front."""
     centroid: tuple[float, float]
     """Mean x and y of the visible pixels, in units of the image."""
 
@@ -155,24 +154,27 @@ def place(roles: list[Role], level: Level, size: int, draws: Draws) -> tuple[lis
 
 
 def look(placed: list[PlacedObject], labels: np.ndarray) -> list[VisibleObject] | None:
-    """The visible part of every object, or None where one is too small to be asked for."""
+    """The visible part of every object in their order, or None where one is too small to be asked for."""
     size = labels.shape[0] // raster.SUPERSAMPLING
     smallest = _SMALLEST_VISIBLE * (size / REFERENCE_SIZE) ** 2
+    taken = np.zeros((size, size), bool)
     seen = []
-    for number, item in enumerate(placed):
-        rows, columns = item.window
-        part = raster.coverage(labels[_cells(item.window)], number + 1) * 2 >= _FULL
+    for number in reversed(range(len(placed))):
+        rows, columns = window = placed[number].window
+        part = raster.coverage(labels[_cells(window)], number + 1) * 2 >= raster.SUPERSAMPLING**2
+        part &= ~taken[window]
+        taken[window] |= part
         ys, xs = np.nonzero(part)
         if len(ys) < smallest:
             return None
         mask = np.zeros((size, size), bool)
-        mask[rows, columns] = part
+        mask[window] = part
         centroid = (
             (float(xs.mean()) + columns.start + 0.5) / size,
             (float(ys.mean()) + rows.start + 0.5) / size,
         )
-        seen.append(VisibleObject(role=item.role, mask=mask, centroid=centroid))
-    return seen
+        seen.append(VisibleObject(role=placed[number].role, mask=mask, centroid=centroid))
+    return seen[::-1]
 
 
 def _shape(role: Role, level: Level, scale: float, draws: Draws) -> tuple[list[Contour], float]:

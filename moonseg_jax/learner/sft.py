@@ -5,14 +5,18 @@ Sums and counts travel separately and are divided once.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from moonseg_jax.learner.forward import completion_logits
+from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import token_statistics
@@ -68,7 +72,7 @@ def sft_sums(
       model: the policy.
       grammar: its mask; forced tokens cost nothing.
       params: the policy's parameters.
-      heat_map: see `init_heat_map`.
+      heat_map: see `init_heat_map`; None leaves that loss out.
       batch: images and prompts.
       targets: traced completions.
       tokens: only the first `tokens` of each completion are learned (4 covers the box).
@@ -94,5 +98,44 @@ def sft_sums(
         return jnp.sum(jnp.where(where, nats, 0.0)), jnp.sum(where).astype(jnp.float32)
 
     truth = batch.ground_truth.reshape(rows, *batch.ground_truth.shape[2:])
-    heat = heat_map_loss(heat_map, forward.prompt_end, forward.image, truth, batch.valid.reshape(rows))
-    return {"box": total(learned & is_box), "path": total(learned & ~is_box), "heat": heat}
+    sums = {"box": total(learned & is_box), "path": total(learned & ~is_box)}
+    if heat_map is not None:
+        valid = batch.valid.reshape(rows)
+        sums["heat"] = heat_map_loss(heat_map, forward.prompt_end, forward.image, truth, valid)
+    return sums
+
+
+def make_sft_step(
+    model: Moondream,
+    grammar: Grammar,
+    optimizer: optax.GradientTransformation,
+    *,
+    tokens: int,
+    box_weight: float,
+    heat_weight: float,
+    average_decay: float,
+) -> Callable[[LearnerState, PromptBatch, TargetBatch], tuple[LearnerState, dict[str, SumAndCount]]]:
+    """A compiled gradient step; parameters are `{"policy": …, "heat_map": …}`.
+
+    Args:
+      model: the policy.
+      grammar: its mask.
+      optimizer: see `optimizers`.
+      tokens: see `sft_sums`.
+      box_weight: of the mean over box tokens.
+      heat_weight: of the mean over heat maps.
+      average_decay: of the averaged weights.
+    """
+    weights = {"box": box_weight, "path": 1.0, "heat": heat_weight}
+
+    def loss(params: Any, batch: PromptBatch, targets: TargetBatch) -> tuple[Array, dict[str, SumAndCount]]:
+        sums = sft_sums(model, grammar, params["policy"], params["heat_map"], batch, targets, tokens)
+        return sum(weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()), sums
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: LearnerState, batch: PromptBatch, targets: TargetBatch) -> tuple[LearnerState, Any]:
+        gradients, sums = jax.grad(loss, has_aux=True)(state.params, batch, targets)
+        state, norm = apply_gradients(state, gradients, optimizer, average_decay)
+        return state, {**sums, "gradient_norm": (norm, jnp.ones(()))}
+
+    return step

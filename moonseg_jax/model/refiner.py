@@ -15,8 +15,6 @@ from jaxtyping import Array, Float, Int
 from moonseg_jax.config import ModelConfig, RefinerHeadConfig
 
 EPSILON = 1e-5
-UPSAMPLINGS = 3
-"""Doublings of the grid before the masks are read off."""
 FINAL_HEADS = 4
 """Attention heads of the last look at the upsampled features."""
 MLP_RATIO = 8
@@ -149,12 +147,14 @@ class MaskEncoder(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Doubles the grid three times while halving the channels."""
+    """Doubles the grid a number of times while halving the channels."""
+
+    doublings: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N g g E"]) -> Float[Array, "N 8g 8g E/8"]:
-        """Transposed convolution, norm, GELU, convolution, norm, GELU, three times over."""
-        for index in range(UPSAMPLINGS):
+    def __call__(self, x: Float[Array, "N g g E"]) -> Float[Array, "N fine fine narrow"]:
+        """Transposed convolution, norm, GELU, convolution, norm, GELU, for each doubling."""
+        for index in range(self.doublings):
             count, height, width, channels = x.shape
             # A 2x2 transposed convolution of stride 2 has no overlaps: one product and a reordering.
             x = nn.Dense(2 * channels, use_bias=False, name=f"double_{index}")(x)
@@ -173,14 +173,16 @@ class RefinementHead(nn.Module):
     Attributes:
       config: sizes of the head.
       grid: patches along the crop, of the features.
+      doublings: how often the grid is doubled before the masks are read off; 3 in the official head.
     """
 
     config: RefinerHeadConfig
     grid: int
+    doublings: int = 3
 
     def setup(self) -> None:
         """Declares the parts, in the order the data takes."""
-        config, embed, up = self.config, self.config.embed, self.config.embed // 2**UPSAMPLINGS
+        config, embed, up = self.config, self.config.embed, self.config.embed // 2**self.doublings
         self.image_projection = nn.Dense(embed)
         self.early_projection = nn.Dense(embed)
         self.early_norm = layer_norm("early_norm")
@@ -203,7 +205,7 @@ class RefinementHead(nn.Module):
         )(config)
         self.final_attention = Attention(embed, config.heads)
         self.final_norm = layer_norm("final_norm")
-        self.upsampler = Upsampler()
+        self.upsampler = Upsampler(self.doublings)
         self.mask_query = nn.Dense(up)
         self.mask_query_norm = layer_norm("mask_query_norm")
         self.mask_attention = Attention(up, FINAL_HEADS)

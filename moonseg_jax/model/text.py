@@ -86,8 +86,9 @@ class TextDecoder(nn.Module):
     def setup(self) -> None:
         """Two scanned stacks: `dense` and `routed`."""
         c = self.config
+        # Rows of unit size: blocks add O(1) to the residual stream, and a small embedding would drown in it.
         self.embedding = nn.Embed(
-            c.vocabulary, c.width, dtype=self.dtype, embedding_init=nn.initializers.normal(0.02)
+            c.vocabulary, c.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0)
         )  # fmt: skip
         self.dense = self._stack(c.dense_layers, routed=False)
         self.routed = self._stack(c.layers - c.dense_layers, routed=True)

@@ -57,7 +57,7 @@ class VisionEncoder(nn.Module):
         """Names follow the official modules."""
         c = self.config
         self.patch_embedding = nn.Dense(c.width, dtype=self.dtype)
-        self.position = self.param("position", nn.initializers.normal(0.02), (c.grid**2, c.width))
+        self.position = self.param("position", nn.initializers.normal(0.5), (c.grid**2, c.width))
         block = nn.remat(VisionBlock, prevent_cse=False) if self.remat else VisionBlock
         self.blocks = nn.scan(
             block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers, in_axes=0

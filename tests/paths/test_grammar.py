@@ -30,19 +30,22 @@ def grammar(explicit: bool = False, allow_no_target: bool = False) -> Grammar:
     return polygon_grammar(VOCABULARY, PATHS, SIZE, explicit=explicit, allow_no_target=allow_no_target)
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "budget"))
-def sample(grammar: Grammar, key: jax.Array, weights: jax.Array, rows: int, budget: int) -> tuple[jax.Array, jax.Array]:
-    """Random completions under the mask [rows, budget], and how many tokens were allowed at each place."""
+LENGTH, ROWS = 48, 16
+
+
+@jax.jit
+def sample(grammar: Grammar, seed: int, weights: jax.Array, budget: int) -> tuple[jax.Array, jax.Array]:
+    """Random completions under the mask [ROWS, LENGTH], and how many tokens were allowed at each place."""
 
     def step(state, inputs):
         key, remaining = inputs
-        mask = grammar.mask(state, jnp.full(rows, remaining))
+        mask = grammar.mask(state, jnp.full(ROWS, remaining))
         token = jax.random.categorical(key, jnp.where(mask, weights, -jnp.inf))
         return grammar.advance(state, token), (token, mask.sum(axis=-1))
 
-    start = jnp.full(rows, grammar.initial)
-    remaining = jnp.arange(budget, 0, -1)
-    _, (tokens, allowed) = jax.lax.scan(step, start, (jax.random.split(key, budget), remaining))
+    start = jnp.full(ROWS, grammar.initial)
+    keys = jax.random.split(jax.random.key(seed), LENGTH)
+    _, (tokens, allowed) = jax.lax.scan(step, start, (keys, budget - jnp.arange(LENGTH)))
     return tokens.T, allowed.T
 
 
@@ -61,16 +64,22 @@ def weights(close: float, end: float) -> jax.Array:
 )
 def test_every_sampled_sequence_is_proper_and_ends_within_the_budget(seed, budget, explicit, close, end):
     budget = max(budget, SHORTEST[explicit])
-    tokens, _ = sample(grammar(explicit), jax.random.key(seed), weights(close, end), 16, budget)
+    tokens, _ = sample(grammar(explicit), seed, weights(close, end), budget)
     for row in np.asarray(tokens).tolist():
+        assert row.index(PATHS.eos) < budget
         assert is_accepted(row, VOCABULARY, PATHS, explicit=explicit), spell(row, VOCABULARY, PATHS)
 
 
 def test_forced_tokens_have_exactly_one_allowed_id():
-    tokens, allowed = sample(grammar(), jax.random.key(0), weights(2.0, 0.0), 64, 48)
+    tokens, allowed = sample(grammar(), 0, weights(2.0, 0.0), LENGTH)
     tokens, allowed = np.asarray(tokens), np.asarray(allowed)
     assert (allowed[:, :4] == 1).all()
-    assert tokens[0, :4].tolist() == [PATHS.coord_token, PATHS.coord_token, PATHS.size_token, VOCABULARY.command_ids["M"]]
+    assert tokens[0, :4].tolist() == [
+        PATHS.coord_token,
+        PATHS.coord_token,
+        PATHS.size_token,
+        VOCABULARY.command_ids["M"],
+    ]
     assert (allowed[:, 4:10] == 65).all()
     after_end = np.cumsum(tokens == PATHS.eos, axis=1) > 1
     assert after_end.any() and (allowed[after_end] == 1).all()
@@ -79,8 +88,8 @@ def test_forced_tokens_have_exactly_one_allowed_id():
 @pytest.mark.parametrize("explicit", [False, True])
 def test_a_tight_budget_leaves_one_way_of_the_shortest_form(explicit):
     shortest = SHORTEST[explicit]
-    _, allowed = sample(grammar(explicit), jax.random.key(0), weights(0.0, 0.0), 4, shortest)
-    classes = np.asarray(allowed)[0].tolist()
+    _, allowed = sample(grammar(explicit), 0, weights(0.0, 0.0), shortest)
+    classes = np.asarray(allowed)[0, :shortest].tolist()
     assert classes.count(65) == 6 and classes.count(1) == shortest - 6
 
 
@@ -126,7 +135,9 @@ def test_every_form_the_parser_accepts_is_reachable(explicit):
 
 
 def accepted_by(automaton: Grammar, row: list[int], budget: int) -> bool:
-    return bool(_allowed(automaton, jnp.asarray(row + [PATHS.eos] * (32 - len(row))), budget)[: len(row)].all())
+    return bool(
+        _allowed(automaton, jnp.asarray(row + [PATHS.eos] * (32 - len(row))), budget)[: len(row)].all()
+    )
 
 
 @jax.jit
@@ -139,8 +150,8 @@ def _allowed(automaton: Grammar, row: jax.Array, budget: int) -> jax.Array:
 @given(data=st.data())
 def test_broken_sequences_are_stopped_by_the_mask(data):
     """One token of a proper completion is replaced: the mask and the parser agree on the result."""
-    tokens, _ = sample(grammar(), jax.random.key(data.draw(st.integers(0, 1000))), weights(3.0, 0.0), 1, 30)
-    row = np.asarray(tokens)[0].tolist()
+    tokens, _ = sample(grammar(), data.draw(st.integers(0, 1000)), weights(3.0, 0.0), 30)
+    row = np.asarray(tokens)[0, :30].tolist()
     choices = [*VOCABULARY.command_ids.values(), *range(30), *VOCABULARY.integer_ids.tolist()]
     row[data.draw(st.integers(0, 29))] = data.draw(st.sampled_from(choices))
     assert accepted_by(grammar(), row, 30) == is_accepted(row, VOCABULARY, PATHS)
@@ -156,14 +167,14 @@ def test_no_target_is_allowed_only_where_asked_for():
 
 
 def test_states_equal_advancing_token_by_token():
-    tokens, _ = sample(grammar(), jax.random.key(5), weights(3.0, 0.0), 8, 48)
+    tokens, _ = sample(grammar(), 5, weights(3.0, 0.0), LENGTH)
     before = np.asarray(jax.jit(grammar().states)(tokens))
-    state = jnp.full(8, grammar().initial)
-    for place in range(48):
+    state = jnp.full(ROWS, grammar().initial)
+    for place in range(LENGTH):
         np.testing.assert_array_equal(before[:, place], state)
         state = grammar().advance(state, tokens[:, place])
 
 
 def test_a_vocabulary_too_small_for_the_grammar_is_refused():
-    with pytest.raises(UserError, match="text.vocabulary is 60"):
+    with pytest.raises(UserError, match=r"text\.vocabulary is 60"):
         polygon_grammar(VOCABULARY, PATHS, 60)

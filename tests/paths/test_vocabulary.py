@@ -55,7 +55,7 @@ def test_tables_cover_the_models_vocabulary(vocabulary):
     assert values.shape == (320,)
     assert values[vocabulary.integer_ids].tolist() == list(range(0, 961, 15))
     assert (values >= 0).sum() == 65
-    with pytest.raises(UserError, match="text.vocabulary is 50"):
+    with pytest.raises(UserError, match=r"text\.vocabulary is 50"):
         vocabulary.value_of_token(50)
 
 
@@ -70,7 +70,9 @@ def _file_tokenizer(tmp_path: Path, pieces: list[str]) -> str:
 
 
 def test_lowest_id_is_written_and_all_spellings_are_read(tmp_path):
-    name = _file_tokenizer(tmp_path, [" M", "M", "L", "Z", "0", " 480", "480", "960", "7", "- ", "-", "x1", "007"])
+    name = _file_tokenizer(
+        tmp_path, [" M", "M", "L", "Z", "0", " 480", "480", "960", "7", "- ", "-", "x1", "007"]
+    )
     paths = dataclasses.replace(tiny().paths, tokenizer=name, coordinate_step=480)
     vocabulary = Vocabulary.from_config(paths)
     assert vocabulary.command_ids == {"M": 21, "L": 23, "Z": 24}
@@ -142,7 +144,7 @@ def test_bad_references_are_refused(vocabulary, reference):
 
 
 def test_prompt_longer_than_its_bucket_is_refused(vocabulary):
-    with pytest.raises(UserError, match="has 18 tokens, more than paths.max_prompt_tokens = 16"):
+    with pytest.raises(UserError, match=r"has 18 tokens, more than paths\.max_prompt_tokens = 16"):
         vocabulary.prompt("the red star", [(0.5, 0.5, 0.1, 0.1)] * 3 + [(0.5, 0.5)])
 
 

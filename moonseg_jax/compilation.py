@@ -1,0 +1,34 @@
+"""Compiled programs: kept in JAX's persistent cache, and counted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
+_count = 0
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs on disk, so that a second run starts at once; starts counting them.
+
+    The folder is `JAX_COMPILATION_CACHE_DIR`, or `moonseg` in the user's cache folder.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moonseg" / "compiled"
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.monitoring.register_event_duration_secs_listener(_count_compilation)
+
+
+def compiled_programs() -> int:
+    """Programs compiled (or taken from the cache) since `keep_compiled_programs`."""
+    return _count
+
+
+def _count_compilation(event: str, seconds: float, **_: Any) -> None:
+    global _count
+    _count += event == _BACKEND_COMPILE

@@ -1,0 +1,144 @@
+"""Weights × held-out scenes → figures before and after refinement, baselines, and scenes for the gallery."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.source import open_split
+from moonseg_jax.baselines import BaselineSample, measure_baselines
+from moonseg_jax.batch import true_mask
+from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
+from moonseg_jax.policy import load_policy
+from moonseg_jax.predict import shipped
+from moonseg_jax.refine import Refined, load_refiner
+from moonseg_jax.report.content import GalleryItem
+from moonseg_jax.types import Scene
+
+Figures = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What held-out scenes say of one set of weights."""
+
+    coarse: Figures
+    refined: Figures | None
+    sampled_miou: float
+    baselines: Figures | None
+    statuses: dict[str, int]
+    """How many phrases ended in which status."""
+    gallery: list[GalleryItem]
+
+
+def judge(
+    policy_folder: Path,
+    refiner_folder: Path | None,
+    scenes: Sequence[Scene],
+    *,
+    phrases: int,
+    seed: int,
+    baselines: bool = False,
+    crops: int = 1,
+) -> Judgement:
+    """Judges greedy paths, one sample at T = 1 per phrase, and refined masks where a refiner is given.
+
+    Args:
+      policy_folder: policy weights.
+      refiner_folder: refiner weights or None.
+      scenes: held-out scenes.
+      phrases: phrases judged per scene, the first ones.
+      seed: of the samples at T = 1.
+      baselines: also measure the three trivial baselines.
+      crops: crops per image.
+
+    Raises:
+      UserError: weights are missing or do not fit.
+    """
+    policy, params = load_policy(policy_folder)
+    greedy = Decoder(policy, images=16, phrases=phrases, crops=crops)
+    sampled = Decoder(policy, images=16, phrases=phrases, crops=crops, temperature=1.0)
+    predictions = greedy(params, scenes)
+    coarse = [prediction.mask() for prediction in predictions]
+    refined: list[Refined] | None = None
+    if refiner_folder is not None:
+        refiner = load_refiner(refiner_folder, policy, params)
+        images = [prediction.example.image for prediction in predictions]
+        refined = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
+    return Judgement(
+        coarse=mask_metrics(predictions, coarse).summary(),
+        refined=mask_metrics(predictions, [r.mask for r in refined]).summary() if refined else None,
+        sampled_miou=mask_metrics(sampled(params, scenes, seed)).summary()["miou"],
+        baselines=_baselines(scenes, phrases, coarse) if baselines else None,
+        statuses=dict(collections.Counter(r.status for r in refined or ())),
+        gallery=_gallery(predictions, coarse, refined),
+    )
+
+
+def _baselines(scenes: Sequence[Scene], phrases: int, coarse: Sequence[np.ndarray]) -> Figures:
+    """Trivial predictions on the same phrases; the other objects are those that other phrases name."""
+    masks = iter(coarse)
+    samples = []
+    for scene in scenes:
+        truths = [true_mask(example) for example in scene.examples]
+        for k in range(min(phrases, len(truths))):
+            others = {truth.tobytes(): truth for truth in truths if not np.array_equal(truth, truths[k])}
+            samples.append(
+                BaselineSample(
+                    image=scene.examples[0].image, ground_truth=truths[k], others=tuple(others.values()),
+                    coarse=next(masks),
+                )
+            )  # fmt: skip
+    measured = measure_baselines(samples)
+    return {**dataclasses.asdict(measured), "flood_fill_gain": measured.flood_fill_gain}
+
+
+def _gallery(
+    predictions: Sequence[Prediction], coarse: Sequence[np.ndarray], refined: Sequence[Refined] | None
+) -> list[GalleryItem]:
+    items = []
+    for i, prediction in enumerate(predictions):
+        truth = true_mask(prediction.example)
+        final = None if refined is None else refined[i]
+        items.append(
+            GalleryItem(
+                image=prediction.example.image, phrase=prediction.example.phrase, polygons=prediction.polygons,
+                coarse=coarse[i], refined=None if final is None else final.mask, truth=truth,
+                iou_coarse=_iou(coarse[i], truth), iou_refined=None if final is None else _iou(final.mask, truth),
+                status="ok" if final is None else final.status,
+            )
+        )  # fmt: skip
+    return items
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 1.0
+
+
+def evaluate_checkpoint(
+    *, policy: Path | None, refiner: Path | None, data: Path, scenes: int, seed: int
+) -> dict[str, Any]:
+    """Figures of `moonseg evaluate` on the `val` split.
+
+    Args:
+      policy: policy weights; None takes the shipped policy and refiner.
+      refiner: refiner weights or None.
+      data: folder of a data set.
+      scenes: how many of its first scenes.
+      seed: of the samples at T = 1.
+
+    Raises:
+      UserError: weights or data are missing or do not fit.
+    """
+    if policy is None:
+        policy, refiner = shipped("rl"), refiner or shipped("refiner")
+    held_out = held_out_scenes(open_split(data, "val", at_least=scenes), scenes)
+    result = judge(policy, refiner, held_out, phrases=2, seed=seed, baselines=True)
+    figures = {name: getattr(result, name) for name in ("coarse", "refined", "sampled_miou", "baselines")}
+    return {name: value for name, value in figures.items() if value is not None}

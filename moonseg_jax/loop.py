@@ -1,0 +1,165 @@
+"""What every training loop does around its gradient step: resume, log, evaluate, keep the best, save, stop cleanly."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from moonseg_jax.checkpoint import Checkpoints
+from moonseg_jax.learner.state import LearnerState
+from moonseg_jax.progress import Progress
+from moonseg_jax.run_directory import RunDirectory, read_json, write_json
+from moonseg_jax.sharding import to_host
+from moonseg_jax.train_config import LoopConfig
+
+BEST_FILE = "best.json"
+
+
+class Extra(Protocol):
+    """State beside the learner's that must survive a restart."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as named arrays."""
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes back what `state` gave."""
+
+
+class Loop:
+    """Bookkeeping of one training run, as a context manager around its steps."""
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        run: RunDirectory,
+        *,
+        judged_by: str,
+        evaluate: Callable[[Any], dict[str, float]],
+        export: Callable[[Path, Any], None],
+        extra: Extra | None = None,
+    ):
+        """Prepares a run.
+
+        Args:
+          config: cadences and number of steps.
+          run: the run's folder.
+          judged_by: name of the held-out figure whose highest value is kept as best.
+          evaluate: averaged parameters on the host → held-out figures.
+          export: writes averaged parameters as weights into a folder.
+          extra: more state to save and restore (the pair buffer).
+        """
+        self.config, self.run = config, run
+        self._judged_by, self._evaluate, self._export, self._extra = judged_by, evaluate, export, extra
+        self._checkpoints = Checkpoints(run.checkpoints)
+        self._sums: dict[str, list[Any]] = {}
+        self._first = 0
+        self._since = time.monotonic()
+        self._stop = False
+        self._is_main = jax.process_index() == 0
+
+    def restore(self, state: LearnerState, loader: Any) -> LearnerState:
+        """Goes on from the newest checkpoint: state, loader position and metrics."""
+        self._first, state, rest = self._checkpoints.restore(state)
+        loader.set_state(rest["loader"])
+        if self._extra is not None:
+            self._extra.load_state(rest["extra"])
+        self.run.discard_metrics_after(self._first)
+        return state
+
+    def __enter__(self) -> Loop:
+        """Starts the display and takes over Ctrl-C: the step in hand is finished and saved first."""
+        self._handlers = {number: signal.signal(number, self._request_stop) for number in _SIGNALS}
+        self._progress = Progress(self.run.kind, self.config.steps, start=self._first, enabled=self._is_main)
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Gives back signals and display, waits for writes."""
+        self._progress.__exit__(kind, error, trace)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._checkpoints.close()
+
+    def steps(self) -> Iterator[int]:
+        """Numbers of the steps still to run, from 0."""
+        yield from range(self._first, self.config.steps)
+
+    def after_step(self, step: int, state: LearnerState, loader: Any, sums: Mapping[str, Any]) -> None:
+        """Logs, evaluates and saves when it is time.
+
+        Args:
+          step: number of the step just taken, from 0.
+          state: state after it.
+          loader: iterator whose position is saved.
+          sums: losses and metrics as (sum, count).
+
+        Raises:
+          KeyboardInterrupt: after saving, where Ctrl-C or SIGTERM asked to stop.
+        """
+        done = step + 1
+        for name, pair in sums.items():
+            self._sums.setdefault(name, []).append(pair)
+        last = done == self.config.steps
+        if done % self.config.log_every == 0 or last:
+            self._log(done)
+        if done % self.config.eval_every == 0 or last:
+            self.judge(done, state)
+        if done % self.config.checkpoint_every == 0 or last or self._stop:
+            rest = {"loader": loader.get_state()}
+            if self._extra is not None:
+                rest["extra"] = self._extra.state()
+            self._checkpoints.save(done, state, rest)
+        if self._stop:
+            self._progress.note(f"stopped at step {done}; go on with --resume --out {self.run.path}")
+            raise KeyboardInterrupt
+
+    def judge(self, done: int, state: LearnerState) -> None:
+        """Evaluates the averaged weights on held-out data; keeps them if they are the best so far."""
+        params = to_host(state.averaged)
+        figures = self._evaluate(params)
+        value = figures[self._judged_by]
+        self.run.append_metrics(done, {f"eval_{name}": figure for name, figure in figures.items()})
+        best = self._best()
+        is_best = best is None or value > best
+        if self._is_main:
+            shown = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
+            self._progress.note(f"step {done}: held-out {shown}" + ("  (best so far)" if is_best else ""))
+            self._export(self.run.path / "last", params)
+            if is_best:
+                self._export(self.run.path / "best", params)
+                write_json(self.run.path / BEST_FILE, {"step": done, self._judged_by: value})
+
+    def note(self, text: str) -> None:
+        """A line that stays on the screen."""
+        self._progress.note(text)
+
+    def _best(self) -> float | None:
+        file = self.run.path / BEST_FILE
+        return read_json(file, missing="")[self._judged_by] if file.is_file() else None
+
+    def _log(self, done: int) -> None:
+        fetched = jax.device_get(self._sums)
+        means = {
+            name: float(np.sum([total for total, _ in pairs]) / max(np.sum([count for _, count in pairs]), 1e-9))
+            for name, pairs in fetched.items()
+        }
+        steps = max(len(pairs) for pairs in fetched.values())
+        now = time.monotonic()
+        self.run.append_metrics(done, {**means, "seconds_per_step": (now - self._since) / steps})
+        self._progress.update(done, dict(list(means.items())[:5]))
+        self._sums, self._since = {}, now
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,80 @@
+"""A policy ready to run: model, vocabulary, grammar and token tables of one config."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moonseg_jax.batch import BatchLayout
+from moonseg_jax.config import ModelConfig
+from moonseg_jax.errors import UserError
+from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.paths.grammar import Grammar, polygon_grammar
+from moonseg_jax.paths.vocabulary import TokenTables, Vocabulary
+from moonseg_jax.weights import POLICY, load_model_config, load_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Everything that speaks the language of one model config; holds no parameters."""
+
+    config: ModelConfig
+    model: Moondream
+    vocabulary: Vocabulary
+    grammar: Grammar
+    tables: TokenTables
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Policy:
+        """Builds vocabulary, grammar and modules.
+
+        Raises:
+          UserError: the tokenizer does not fit the model.
+        """
+        if config.paths.grammar != "polygon":
+            raise UserError("paths.grammar: only 'polygon' can be sampled so far")
+        vocabulary = Vocabulary.from_config(config.paths)
+        size = config.text.vocabulary
+        return cls(
+            config, Moondream(config), vocabulary, polygon_grammar(vocabulary, config.paths, size),
+            vocabulary.tables(size),
+        )  # fmt: skip
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters as nested dicts."""
+        vision, paths = self.config.vision, self.config.paths
+        return jax.jit(self.model.init)(
+            key,
+            jnp.zeros((1, 1, vision.crop, vision.crop, 3), jnp.uint8),
+            jnp.zeros((1, 1, vision.grid, vision.grid)),
+            jnp.zeros((1, 1, vision.grid, vision.grid)),
+            jnp.zeros((1, paths.max_prompt_tokens), jnp.int32),
+            jnp.zeros((1, paths.max_prompt_tokens, 2)),
+            jnp.ones((1,), jnp.int32),
+        )["params"]
+
+    def shapes(self) -> Any:
+        """Shapes of the parameters, without allocating them."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def layout(self, phrases: int, crops: int = 1) -> BatchLayout:
+        """Batch shapes for this model."""
+        return BatchLayout(model=self.config, vocabulary=self.vocabulary, phrases=phrases, crops=crops)
+
+
+def load_policy(folder: Path, expected: ModelConfig | None = None) -> tuple[Policy, Any]:
+    """A policy with its parameters, from a folder of weights.
+
+    Args:
+      folder: see `weights`.
+      expected: the config the caller will use; None takes the folder's own.
+
+    Raises:
+      UserError: no or broken weights, or weights of other sizes.
+    """
+    policy = Policy.from_config(expected or load_model_config(folder))
+    return policy, load_weights(folder, POLICY, policy.shapes())

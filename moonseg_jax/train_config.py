@@ -1,0 +1,105 @@
+"""Settings of the three stages: frozen dataclasses that config files in `experiments/` fill in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from moonseg_jax.config import ModelConfig
+from moonseg_jax.learner.optimizers import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What the loops of all stages share."""
+
+    model: ModelConfig
+    data: str
+    """Folder of a built data set."""
+    train_split: str = "train"
+    eval_split: str = "val"
+    seed: int = 0
+    steps: int
+    """Gradient steps in all."""
+    images_per_batch: int
+    """Over all devices and processes."""
+    phrases_per_image: int = 3
+    crops: int = 1
+    """Crops per image: 1 where every image fits one crop, else 1 + model.vision.max_tiles."""
+    optimizer: OptimizerConfig
+    average_decay: float = 0.998
+    """Decay of the moving average of the weights that is evaluated and exported."""
+    eval_every: int
+    """Steps between held-out evaluations; the best weights so far are kept."""
+    eval_scenes: int = 128
+    checkpoint_every: int
+    log_every: int = 20
+    loader_threads: int = 1
+    fsdp: int = 1
+    """Devices a parameter is split over."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig(LoopConfig):
+    """Supervised learning on traced targets."""
+
+    start_from: str | None = None
+    """Folder with policy weights to start from; None starts from scratch."""
+    box_steps: int = 0
+    """First so many steps learn boxes and the heat map only: short sequences, fast steps."""
+    box_weight: float = 1.0
+    """Weight of a box token against a path token."""
+    heat_weight: float = 1.0
+    """Weight of the grounding heat map."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RlConfig(LoopConfig):
+    """Reinforcement learning on mask IoU."""
+
+    start_from: str
+    """Folder with policy weights: RL starts from a supervised policy."""
+    group: int = 8
+    """Samples per prompt."""
+    temperature: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    """The probability ratio is clipped to [1 - clip_low, 1 + clip_high]."""
+    updates_per_rollout: int = 1
+    """Gradient steps taken on each batch of rollouts."""
+    advantage: Literal["leave-one-out", "group-mean"] = "leave-one-out"
+    length_penalty: float = 0.0
+    """Reward lost per completion token."""
+    entropy_weight: float = 0.0
+    kl_weight: float = 0.0
+    """Weight of the KL divergence to the starting policy (k3 estimator)."""
+    supervised_weight: float = 0.0
+    """Weight of the supervised loss on the same prompts."""
+    pair_buffer: int = 4096
+    """Coarse-to-ground-truth pairs kept for the refiner."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinerConfig(LoopConfig):
+    """Training of the refinement head on pairs of coarse outline and ground truth."""
+
+    policy: str
+    """Folder with policy weights: its vision encoder, frozen, feeds the head."""
+    start_from: str | None = None
+    """Folder with refiner weights to start from; None starts from scratch."""
+    pairs: str | None = None
+    """File of pairs written by an RL run; None samples them from the policy before training."""
+    pairs_wanted: int = 4096
+    """Pairs to sample where no file is given."""
+    synthetic_share: float = 0.0
+    """Share of each batch whose coarse mask is a corrupted ground truth instead of a rollout."""
+    mask_loss: Literal["bce", "focal"] = "bce"
+    best_of_masks: bool = True
+    """Only the best of the mask candidates is supervised; False supervises all."""
+    boundary_weight: float = 2.0
+    """Extra weight of pixels near the true boundary."""
+    dice_weight: float = 1.0
+    iou_weight: float = 0.2
+
+
+STAGES = {"sft": SftConfig, "rl": RlConfig, "refiner": RefinerConfig}

@@ -1,0 +1,113 @@
+"""Weights as people pass them on: a folder with `model.json` and safetensors, nothing executable.
+
+    FOLDER/model.json            the ModelConfig
+    FOLDER/policy.safetensors    parameters of the policy, names joined with "/"
+    FOLDER/refiner.safetensors   parameters of the refinement head
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from moonseg_jax.config import (
+    ModelConfig,
+    PathConfig,
+    RefinerHeadConfig,
+    RegionConfig,
+    TextConfig,
+    VisionConfig,
+)
+from moonseg_jax.errors import UserError
+
+MODEL_FILE = "model.json"
+POLICY, REFINER = "policy", "refiner"
+
+
+def save_weights(folder: Path, name: str, params: Any, model: ModelConfig, dtype: str = "float32") -> Path:
+    """Writes parameters and the model's sizes; a file is complete or absent.
+
+    Args:
+      folder: created if needed.
+      name: `POLICY` or `REFINER`.
+      params: nested dicts of arrays.
+      model: the sizes.
+      dtype: `float32` or `bfloat16`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    flat = {"/".join(path): np.ascontiguousarray(leaf, dtype=kind) for path, leaf in flatten_dict(params).items()}
+    partial = folder / f"{name}.safetensors.partial"
+    save_file(flat, partial)
+    os.replace(partial, folder / f"{name}.safetensors")
+    (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(model), indent=1) + "\n", encoding="utf-8")
+    return folder / f"{name}.safetensors"
+
+
+def load_model_config(folder: Path) -> ModelConfig:
+    """Reads `model.json`.
+
+    Raises:
+      UserError: it is missing or broken.
+    """
+    file = folder / MODEL_FILE
+    if not file.is_file():
+        raise UserError(f"{folder} holds no weights: {MODEL_FILE} is missing; name a folder written by `moonseg train`")
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        refiner = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["refiner"].items()}
+        paths = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["paths"].items()}
+        return ModelConfig(
+            name=fields["name"],
+            vision=VisionConfig(**fields["vision"]),
+            text=TextConfig(**fields["text"]),
+            region=RegionConfig(**fields["region"]),
+            refiner=RefinerHeadConfig(**refiner),
+            paths=PathConfig(**paths),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a model config this version can read: {error}") from error
+
+
+def load_weights(folder: Path, name: str, expected: Any) -> Any:
+    """Reads parameters as float32 and checks them against the shapes the model needs.
+
+    Args:
+      folder: holds `NAME.safetensors`.
+      name: `POLICY` or `REFINER`.
+      expected: pytree of shapes (`jax.eval_shape` of `init`).
+
+    Raises:
+      UserError: the file is missing or broken, or its tensors are not the model's; names all of them.
+    """
+    file = folder / f"{name}.safetensors"
+    if not file.is_file():
+        raise UserError(f"{folder} holds no {name} weights: {file.name} is missing")
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} cannot be read ({error}); it is not a safetensors file or was cut short") from error
+    wanted = {"/".join(path): leaf.shape for path, leaf in flatten_dict(expected).items()}
+    problems = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
+    problems += [f"{key}: not part of this model" for key in sorted(found.keys() - wanted.keys())]
+    problems += [
+        f"{key}: shape {found[key].shape}, the model has {wanted[key]}"
+        for key in sorted(wanted.keys() & found.keys())
+        if found[key].shape != wanted[key]
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise UserError(f"{file} is a checkpoint of other sizes: {shown}")
+    params = {tuple(key.split("/")): jnp.asarray(value, jnp.float32) for key, value in found.items()}
+    return jax.tree.map(np.asarray, unflatten_dict(params))
