@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grain
 import numpy as np
@@ -13,21 +13,22 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.types import Scene
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item", covariant=True)
 
 
-class RandomAccessScenes(Protocol):
+class RandomAccess(Protocol[Item]):
     """What a loader reads from; `source.SceneSource` is one, a list of scenes another."""
 
     def __len__(self) -> int:
-        """Number of scenes."""
+        """Number of items."""
 
-    def __getitem__(self, index: int) -> Scene:
-        """One scene."""
+    def __getitem__(self, index: int) -> Item:
+        """One item."""
 
 
 def scene_batches(
-    source: RandomAccessScenes,
-    collate: Callable[[Sequence[Scene], int], Batch],
+    source: RandomAccess[Any],
+    collate: Callable[[Sequence[Any], int], Batch],
     *,
     images_per_batch: int,
     phrases_per_image: int | None = None,
@@ -65,7 +66,7 @@ def scene_batches(
             "images; build more scenes or make the batch smaller"
         )
 
-    def finish(step: int, scenes: Sequence[Scene]) -> Batch:
+    def finish(step: int, scenes: Sequence[Any]) -> Batch:
         numbers = np.random.SeedSequence((seed, step * shard_count + shard_index))
         if phrases_per_image is not None:
             generator = np.random.default_rng(numbers) if shuffle else None

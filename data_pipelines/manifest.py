@@ -44,6 +44,4 @@ def read_manifest(directory: epath.Path) -> DataManifest | None:
     try:
         return DataManifest(**json.loads(file.read_text()))
     except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(
-            f"{file} is damaged ({error}); build the data set again in an empty folder"
-        ) from error
+        raise UserError(f"{file} is damaged ({error}); build the data set again in an empty folder") from error

@@ -31,6 +31,20 @@ class SceneSource:
         """Scene `index`, 0 to len - 1."""
         return to_scene(self._records[index])
 
+    def places(self, example_ids: set[int]) -> dict[int, tuple[int, int]]:
+        """Where examples are: id → (scene, position in the scene); ids the split does not have are left out.
+
+        Reads records in order until all are found; images are not decoded.
+        """
+        found: dict[int, tuple[int, int]] = {}
+        for scene in range(len(self._records)):
+            if len(found) == len(example_ids):
+                break
+            for position, example_id in enumerate(self._records[scene]["examples"]["example_id"]):
+                if int(example_id) in example_ids:
+                    found[int(example_id)] = (scene, position)
+        return found
+
 
 def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int = 1) -> SceneSource:
     """Opens a split of any data set that the project has built.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -83,10 +84,13 @@ def prompt_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> Prom
             values[i, k, : len(row_ids)] = row_values
             truth[i, k] = to_raster(true_mask(example), paths.raster)
             example_ids[i, k] = example.example_id
-    return PromptBatch(
-        crops=crops, stitch_rows=stitch_rows, stitch_cols=stitch_cols, prompt_ids=ids, prompt_values=values,
-        prompt_lengths=lengths, ground_truth=truth, example_ids=example_ids, valid=example_ids >= 0,
-    )  # fmt: skip
+    # Host arrays until they are placed on a mesh.
+    fields: dict[str, Any] = {
+        "crops": crops, "stitch_rows": stitch_rows, "stitch_cols": stitch_cols, "prompt_ids": ids,
+        "prompt_values": values, "prompt_lengths": lengths, "ground_truth": truth, "example_ids": example_ids,
+        "valid": example_ids >= 0,
+    }  # fmt: skip
+    return PromptBatch(**fields)
 
 
 def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> TargetBatch:
@@ -103,4 +107,5 @@ def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> Targ
             lengths[i, k] = len(target.token_ids)
             ids[i, k, : lengths[i, k]] = target.token_ids
             bins[i, k, : lengths[i, k]] = target.bins
-    return TargetBatch(token_ids=ids, bins=bins, lengths=lengths)
+    fields: dict[str, Any] = {"token_ids": ids, "bins": bins, "lengths": lengths}
+    return TargetBatch(**fields)

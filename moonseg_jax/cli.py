@@ -64,9 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> None:
     if words[0] == "train":
         words, help_words = _withhold_settings_help(words[1:])
-        train, rest = tyro.cli(
-            Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True
-        )
+        train, rest = tyro.cli(Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True)
         train.run([*rest, *help_words])
     else:
         tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()

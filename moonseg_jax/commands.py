@@ -45,9 +45,7 @@ class Train:
         from moonseg_jax.run_directory import RunDirectory
 
         prog = f"moonseg train {self.stage} --config {self.config}"
-        config = config_file.with_overrides(
-            config_file.load_config(self.config, self.stage), overrides, prog=prog
-        )
+        config = config_file.with_overrides(config_file.load_config(self.config, self.stage), overrides, prog=prog)
         out = self.out or Path("runs") / f"{self.config.stem}-{self.stage}"
         opened = RunDirectory.resume if self.resume else RunDirectory.create
         run = opened(out, self.stage, config_file.config_text(config))

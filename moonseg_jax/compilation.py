@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -18,7 +17,7 @@ def keep_compiled_programs() -> None:
     The folder is `JAX_COMPILATION_CACHE_DIR`, or `moonseg` in the user's cache folder.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moonseg" / "compiled"
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.monitoring.register_event_duration_secs_listener(_count_compilation)
@@ -29,6 +28,6 @@ def compiled_programs() -> int:
     return _count
 
 
-def _count_compilation(event: str, seconds: float, **_: Any) -> None:
+def _count_compilation(event: str, duration_secs: float, **kwargs: str | int) -> None:
     global _count
     _count += event == _BACKEND_COMPILE

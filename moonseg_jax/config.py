@@ -151,7 +151,10 @@ class ModelConfig:
             (0 <= vision.early_layer < vision.layers, "vision.early_layer must be a block index"),
             (vision.width % vision.heads == 0, "vision.width must be a multiple of vision.heads"),
             (text.width % text.heads == 0, "text.width must be a multiple of text.heads"),
-            (text.head_width % 4 == 0, "the text head width must be a multiple of 4 (half of it rotates in pairs)"),
+            (
+                text.head_width % 4 == 0,
+                "the text head width must be a multiple of 4 (half of it rotates in pairs)",
+            ),
             (0 <= text.dense_layers <= text.layers, "text.dense_layers must lie in 0..text.layers"),
             (text.active_experts <= text.experts, "text.active_experts must not exceed text.experts"),
             (PATH_UNITS % paths.coordinate_step == 0, f"paths.coordinate_step must divide {PATH_UNITS}"),
@@ -189,8 +192,8 @@ def tiny() -> ModelConfig:
             embed=96, heads=4, layers=2, masks=4, iterations=5, mask_encoder_widths=(8, 16, 32), norm_groups=8,
         ),
         paths=PathConfig(
-            tokenizer="embedded:tiny", coordinate_step=15, max_prompt_tokens=16, max_new_tokens=44, trace_tolerance=1.0, raster=96,
-            prompt_prefix=(1, 21, 2),
+            tokenizer="embedded:tiny", coordinate_step=15, max_prompt_tokens=16, max_new_tokens=44,
+            trace_tolerance=1.0, raster=96, prompt_prefix=(1, 21, 2),
         ),
     )  # fmt: skip
 
@@ -210,7 +213,8 @@ def small() -> ModelConfig:
         region=RegionConfig(coord_features=128, coord_bins=512, size_features=256, size_bins=512),
         refiner=RefinerHeadConfig(embed=128, heads=8, layers=2, masks=4, norm_groups=32),
         paths=PathConfig(
-            tokenizer="embedded:small", coordinate_step=5, max_prompt_tokens=32, max_new_tokens=320, raster=224, prompt_prefix=(1, 21, 2),
+            tokenizer="embedded:small", coordinate_step=5, max_prompt_tokens=32, max_new_tokens=320,
+            raster=224, prompt_prefix=(1, 21, 2),
         ),
     )  # fmt: skip
 

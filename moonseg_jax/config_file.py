@@ -48,9 +48,7 @@ def load_config(path: Path, stage: Stage) -> StageConfig:
     module = _run(path)
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
-        raise UserError(
-            f"{path} has no get_config(stage); see experiments/README.md for what a config file holds"
-        )
+        raise UserError(f"{path} has no get_config(stage); see experiments/README.md for what a config file holds")
     try:
         config = get_config(stage)
     except UserError:
@@ -60,8 +58,7 @@ def load_config(path: Path, stage: Stage) -> StageConfig:
     wanted = CONFIG_TYPES[stage]
     if not isinstance(config, wanted):
         raise UserError(
-            f"{path}: get_config({stage!r}) must return a {wanted.__name__}, "
-            f"but returned a {type(config).__name__}"
+            f"{path}: get_config({stage!r}) must return a {wanted.__name__}, but returned a {type(config).__name__}"
         )
     return config
 
@@ -104,9 +101,7 @@ def with_overrides(config: ConfigT, overrides: Sequence[str], *, prog: str) -> C
         positive = name.removesuffix(last) + last.removeprefix("no_")
         if name not in known and positive not in known:
             raise UserError(f"no setting {typed} in {type(config).__name__}; {nearest(name, known)}")
-    return tyro.cli(
-        type(config), default=config, args=overrides, prog=prog, config=(tyro.conf.AvoidSubcommands,)
-    )
+    return tyro.cli(type(config), default=config, args=overrides, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def setting_names(config: Any, prefix: str = "") -> Iterator[str]:

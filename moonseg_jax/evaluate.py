@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -58,14 +59,14 @@ class Decoder:
     def _batch(self, params: Any, rows: Sequence[Sequence[Example]], seed: int) -> list[Prediction]:
         padded = [*rows, *([rows[0]] * (self.images - len(rows)))]
         batch = prompt_batch(padded, self.layout)
-        rollouts, box, edges = jax.device_get(self._decode(params, batch, jax.random.key(seed)))
+        lengths, box, edges = jax.device_get(self._decode(params, batch, jax.random.key(seed)))
         predictions = []
         for i, examples in enumerate(rows):
             for k, example in enumerate(examples):
                 n = i * self.layout.phrases + k
                 predictions.append(
                     Prediction(
-                        example=example, box=box[n], tokens=int(rollouts.lengths[n]),
+                        example=example, box=box[n], tokens=int(lengths[n]),
                         polygons=tuple(_polygons(edges.points[n], edges.valid[n], edges.subpath[n])),
                     )
                 )  # fmt: skip
@@ -73,11 +74,11 @@ class Decoder:
 
 
 def _decode(policy: Policy, temperature: float, params: Any, batch: PromptBatch, key: jax.Array) -> tuple:
-    keys = sample_keys(key, 0, batch.example_ids, 1)
+    keys = sample_keys(key, jnp.zeros((), jnp.int32), batch.example_ids, 1)
     rollouts: Rollouts = sample(policy.model, policy.grammar, params, batch, keys, 1, temperature)
     box = box_from_tokens(rollouts.token_ids, rollouts.bins, policy.config.region, policy.config.paths)
     edges = edges_from_tokens(rollouts.token_ids, rollouts.lengths, box, policy.tables)
-    return rollouts.replace(experts=None), box, edges
+    return rollouts.lengths, box, edges
 
 
 def _polygons(points: np.ndarray, valid: np.ndarray, subpath: np.ndarray) -> Iterator[np.ndarray]:
@@ -105,7 +106,13 @@ Evaluation = Callable[[Any], dict[str, float]]
 
 
 def coarse_evaluation(
-    policy: Policy, scenes: Sequence[Scene], *, phrases: int, crops: int = 1, sampled: bool = False, seed: int = 0
+    policy: Policy,
+    scenes: Sequence[Scene],
+    *,
+    phrases: int,
+    crops: int = 1,
+    sampled: bool = False,
+    seed: int = 0,
 ) -> Evaluation:
     """A function of the parameters that gives the held-out figures of these scenes.
 

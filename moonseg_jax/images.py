@@ -121,9 +121,7 @@ def overlapping_crops(
         return np.stack([overview, overview]), (1, 1)
     canvas = resize_lanczos(image, rows * window + margins, cols * window + margins, resampling)
     tiles = [
-        canvas[window * i : window * i + side, window * j : window * j + side]
-        for i in range(rows)
-        for j in range(cols)
+        canvas[window * i : window * i + side, window * j : window * j + side] for i in range(rows) for j in range(cols)
     ]
     return np.stack([overview, *tiles]), (rows, cols)
 
@@ -240,8 +238,7 @@ def _read(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
         raise UserError(f"image {os.fspath(source)!r}: no such file") from error
     except OSError as error:
         raise UserError(
-            f"image {os.fspath(source)!r}: cannot be read ({error.strerror or error}); "
-            "give the path of an image file"
+            f"image {os.fspath(source)!r}: cannot be read ({error.strerror or error}); give the path of an image file"
         ) from error
 
 
@@ -253,21 +250,14 @@ def _to_rgb(image: Image.Image, name: str, limits: ImageLimits, orient: bool) ->
     if image.mode.startswith("I;16"):
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise UserError(
-            f"{name}: pixels of mode {image.mode!r} have no fixed range; convert it to 8 bits first"
-        )
+        raise UserError(f"{name}: pixels of mode {image.mode!r} have no fixed range; convert it to 8 bits first")
     return np.array(image.convert("RGB"))
 
 
 def _from_array(array: np.ndarray, limits: ImageLimits) -> np.ndarray:
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
-    ):
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise UserError(
-            f"image array of shape {array.shape} and type {array.dtype}: expected uint8[H, W] "
-            "or uint8[H, W, 1|3|4]"
+            f"image array of shape {array.shape} and type {array.dtype}: expected uint8[H, W] or uint8[H, W, 1|3|4]"
         )
     _check_size(array.shape[0], array.shape[1], f"image array of shape {array.shape}", limits)
     if array.ndim == 2 or array.shape[2] == 1:
@@ -279,6 +269,4 @@ def _check_size(height: int, width: int, name: str, limits: ImageLimits) -> None
     if height < 1 or width < 1:
         raise UserError(f"{name}: {width}x{height} pixels, there is nothing in it")
     if height * width > limits.max_pixels:
-        raise UserError(
-            f"{name}: {width}x{height} pixels, the limit is {limits.max_pixels} pixels; shrink it first"
-        )
+        raise UserError(f"{name}: {width}x{height} pixels, the limit is {limits.max_pixels} pixels; shrink it first")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.shapes.scene import generate_scene
 from data_pipelines.source import open_split
 from moonseg_jax.baselines import BaselineSample, measure_baselines
 from moonseg_jax.batch import true_mask
@@ -21,6 +22,8 @@ from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
 Figures = dict[str, float]
+EMBEDDED_SEED, EMBEDDED_LEVEL = 5_000, 2
+"""Where evaluation without a data set takes its scenes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,14 +125,14 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def evaluate_checkpoint(
-    *, policy: Path | None, refiner: Path | None, data: Path, scenes: int, seed: int
+    *, policy: Path | None, refiner: Path | None, data: Path | None, scenes: int, seed: int
 ) -> dict[str, Any]:
-    """Figures of `moonseg evaluate` on the `val` split.
+    """Figures of `moonseg evaluate` on the `val` split, or on embedded scenes never used in training.
 
     Args:
       policy: policy weights; None takes the shipped policy and refiner.
       refiner: refiner weights or None.
-      data: folder of a data set.
+      data: folder of a data set; None draws embedded scenes.
       scenes: how many of its first scenes.
       seed: of the samples at T = 1.
 
@@ -138,7 +141,10 @@ def evaluate_checkpoint(
     """
     if policy is None:
         policy, refiner = shipped("rl"), refiner or shipped("refiner")
-    held_out = held_out_scenes(open_split(data, "val", at_least=scenes), scenes)
+    if data is None:
+        held_out = [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
+    else:
+        held_out = held_out_scenes(open_split(data, "val", at_least=scenes), scenes)
     result = judge(policy, refiner, held_out, phrases=2, seed=seed, baselines=True)
     figures = {name: getattr(result, name) for name in ("coarse", "refined", "sampled_miou", "baselines")}
     return {name: value for name, value in figures.items() if value is not None}

@@ -42,7 +42,7 @@ class Loop:
         *,
         judged_by: str,
         evaluate: Callable[[Any], dict[str, float]],
-        export: Callable[[Path, Any], None],
+        export: Callable[[Path, Any], object],
         extra: Extra | None = None,
     ):
         """Prepares a run.

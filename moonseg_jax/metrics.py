@@ -39,9 +39,7 @@ def iou(intersection: Float[Array, "*batch"], union: Float[Array, "*batch"]) -> 
     return jnp.where(union > 0, intersection / jnp.maximum(union, 1.0), 1.0)
 
 
-def boundary_iou(
-    prediction: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], radius_px: int
-) -> float:
+def boundary_iou(prediction: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], radius_px: int) -> float:
     """IoU of the masks' inner boundaries (Cheng et al. 2021, Boundary IoU); 1 if both are empty.
 
     The boundary of a mask is what 3 x 3 erosion, `radius_px` times, takes away, where pixels outside the
@@ -127,9 +125,7 @@ class MaskMetrics:
         """
         if self.count == 0:
             raise ValueError("no sample was added, so there is no mean")
-        precision = {
-            f"p{round(100 * least)}": count / self.count for least, count in zip(THRESHOLDS, self.found)
-        }
+        precision = {f"p{round(100 * least)}": count / self.count for least, count in zip(THRESHOLDS, self.found)}
         return {
             "miou": self.iou / self.count,
             "ciou": self.intersection / self.union if self.union else 1.0,

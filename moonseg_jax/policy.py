@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from moonseg_jax.batch import BatchLayout
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.errors import UserError
+from moonseg_jax.model.initial import draw_parameters
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar, polygon_grammar
 from moonseg_jax.paths.vocabulary import TokenTables, Vocabulary
@@ -44,22 +45,18 @@ class Policy:
             vocabulary.tables(size),
         )  # fmt: skip
 
-    def init(self, key: jax.Array) -> Any:
-        """Fresh parameters as nested dicts."""
-        vision, paths = self.config.vision, self.config.paths
-        return jax.jit(self.model.init)(
-            key,
-            jnp.zeros((1, 1, vision.crop, vision.crop, 3), jnp.uint8),
-            jnp.zeros((1, 1, vision.grid, vision.grid)),
-            jnp.zeros((1, 1, vision.grid, vision.grid)),
-            jnp.zeros((1, paths.max_prompt_tokens), jnp.int32),
-            jnp.zeros((1, paths.max_prompt_tokens, 2)),
-            jnp.ones((1,), jnp.int32),
-        )["params"]
-
     def shapes(self) -> Any:
         """Shapes of the parameters, without allocating them."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        vision, prompt = self.config.vision, self.config.paths.max_prompt_tokens
+        stitch = jnp.zeros((1, 1, vision.grid, vision.grid))
+        return jax.eval_shape(
+            self.model.init, jax.random.key(0), jnp.zeros((1, 1, vision.crop, vision.crop, 3), jnp.uint8), stitch,
+            stitch, jnp.zeros((1, prompt), jnp.int32), jnp.zeros((1, prompt, 2)), jnp.ones((1,), jnp.int32),
+        )["params"]  # fmt: skip
+
+    def init(self, seed: int) -> Any:
+        """Fresh parameters as nested dicts of host arrays."""
+        return draw_parameters(self.shapes(), seed)
 
     def layout(self, phrases: int, crops: int = 1) -> BatchLayout:
         """Batch shapes for this model."""

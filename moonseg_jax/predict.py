@@ -141,19 +141,21 @@ class Segmenter:
 
     def _decoder(self, pixels: np.ndarray) -> Decoder:
         vision = self.policy.config.vision
-        rows, cols = select_tiling(*pixels.shape[:2], vision)
+        rows, cols = select_tiling(pixels.shape[0], pixels.shape[1], vision)
         crops = 1 if rows * cols == 1 else 1 + vision.max_tiles
         if crops not in self._decoders:
             self._decoders[crops] = Decoder(self.policy, images=1, phrases=1, crops=crops)
         return self._decoders[crops]
 
     def _answer(self, prediction: Prediction, coarse: np.ndarray, mask: np.ndarray, status: str) -> Segmentation:
-        cx, cy, width, height = prediction.box
+        box: Any = prediction.box
+        cx, cy, width, height = (float(value) for value in box)
+        x0, y0, x1, y1 = (float(side) for side in corners_from_box(box))
         corner, extent = np.array([cx - width / 2, cy - height / 2]), np.array([width, height])
         relative = [(polygon - corner) / extent for polygon in prediction.polygons]
         return Segmentation(
             image=prediction.example.image, phrase=prediction.example.phrase, path=path_text(relative),
-            drawn_box=(float(cx), float(cy), float(width), float(height)), box=tuple(float(side) for side in corners_from_box(prediction.box)), polygons=prediction.polygons,
+            drawn_box=(cx, cy, width, height), box=(x0, y0, x1, y1), polygons=prediction.polygons,
             coarse_mask=coarse, mask=mask, status=status,
         )  # fmt: skip
 
@@ -161,4 +163,3 @@ class Segmenter:
 def shipped(name: str) -> Path:
     """Folder of a checkpoint shipped with the package: `sft`, `rl` or `refiner`."""
     return Path(str(resources.files("moonseg_jax") / "assets" / "shapes_tiny" / name))
-

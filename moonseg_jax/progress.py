@@ -83,9 +83,7 @@ class Progress:
                 rich.progress.TextColumn("{task.fields[line]}", markup=False),
                 console=self._console,
             )
-            self._task = self._live.add_task(
-                self._description, total=self._total, completed=self._step, line=""
-            )
+            self._task = self._live.add_task(self._description, total=self._total, completed=self._step, line="")
             self._live.start()
         return self
 

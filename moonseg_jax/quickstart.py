@@ -67,19 +67,24 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
     before = judge(start, None, scenes, phrases=PHRASES_JUDGED, seed=seed)
 
     console.rule("2. reinforcement learning on mask IoU")
-    rl = dataclasses.replace(_scaled(shapes_tiny.quick_rl(), data, seed, scale), start_from=str(start))
+    rl = dataclasses.replace(_scaled(shapes_tiny.rl(), data, seed, scale), start_from=str(start))
     run_rl(rl, _stage(out, "rl", rl), False)
 
     console.rule("3. refiner on the rollouts of that stage")
     refiner = dataclasses.replace(
-        _scaled(shapes_tiny.quick_refiner(), data, seed, scale),
+        _scaled(shapes_tiny.refiner(), data, seed, scale),
         policy=str(out / "rl" / "last"), pairs=str(out / "rl" / "pairs.npz"),
     )  # fmt: skip
     run_refiner(refiner, _stage(out, "refiner", refiner), False)
 
     console.rule("4. held-out evaluation")
     after = judge(
-        out / "rl" / "last", out / "refiner" / "last", scenes, phrases=PHRASES_JUDGED, seed=seed, baselines=True
+        out / "rl" / "last",
+        out / "refiner" / "last",
+        scenes,
+        phrases=PHRASES_JUDGED,
+        seed=seed,
+        baselines=True,
     )
     summary = {
         "sft": {"coarse": before.coarse, "sampled_miou": before.sampled_miou},

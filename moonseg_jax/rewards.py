@@ -14,8 +14,6 @@ def mask_iou(coverage: Float[Array, "N R R"], truth: Bool[Array, "N R R"]) -> Fl
     return jnp.where(union > 0, intersection / jnp.maximum(union, 1.0), 1.0)
 
 
-def shaped_reward(
-    iou: Float[Array, " N"], lengths: Int[Array, " N"], length_penalty: float
-) -> Float[Array, " N"]:
+def shaped_reward(iou: Float[Array, " N"], lengths: Int[Array, " N"], length_penalty: float) -> Float[Array, " N"]:
     """IoU less a price per completion token."""
     return iou - length_penalty * lengths

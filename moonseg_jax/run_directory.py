@@ -57,9 +57,7 @@ class RunDirectory:
         return cls(path, kind)
 
     @classmethod
-    def resume(
-        cls, path: Path, kind: str, config_text: str, *, may_differ: Collection[str] = ()
-    ) -> RunDirectory:
+    def resume(cls, path: Path, kind: str, config_text: str, *, may_differ: Collection[str] = ()) -> RunDirectory:
         """Opens the folder of a run to go on with it; its clock goes on too.
 
         Args:
@@ -73,22 +71,14 @@ class RunDirectory:
         """
         record = read_json(path / CONFIG_FILE, missing=f"{path} holds no run to resume: leave out --resume")
         if record.get("kind") != kind:
-            raise UserError(
-                f"{path} holds a run of kind {record.get('kind')!r}, not {kind!r}: name another --out"
-            )
+            raise UserError(f"{path} holds a run of kind {record.get('kind')!r}, not {kind!r}: name another --out")
         before, now = _flatten(record["config"]), _flatten(json.loads(config_text))
         changed = sorted(
-            name
-            for name in before.keys() | now.keys()
-            if before.get(name) != now.get(name) and name not in may_differ
+            name for name in before.keys() | now.keys() if before.get(name) != now.get(name) and name not in may_differ
         )
         if changed:
-            described = ", ".join(
-                f"{name} (was {before.get(name)!r}, now {now.get(name)!r})" for name in changed
-            )
-            raise UserError(
-                f"{path} was run with other settings: {described}; restore them or name another --out"
-            )
+            described = ", ".join(f"{name} (was {before.get(name)!r}, now {now.get(name)!r})" for name in changed)
+            raise UserError(f"{path} was run with other settings: {described}; restore them or name another --out")
         _make_writable(path)
         if before != now:
             write_json(path / CONFIG_FILE, {**record, "config": json.loads(config_text)})
@@ -208,8 +198,4 @@ def _finite_or_none(value: Any) -> Any:
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix.removesuffix("."): value}
-    return {
-        name: leaf
-        for key, inner in value.items()
-        for name, leaf in _flatten(inner, f"{prefix}{key}.").items()
-    }
+    return {name: leaf for key, inner in value.items() for name, leaf in _flatten(inner, f"{prefix}{key}.").items()}

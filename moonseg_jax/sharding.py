@@ -62,6 +62,16 @@ def put_replicated(mesh: Mesh, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
 
 
+def local_rows(tree: Any) -> Any:
+    """This process's rows of arrays split along their leading dimension, as NumPy."""
+
+    def rows(leaf: jax.Array) -> np.ndarray:
+        shards = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+        return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+    return jax.tree.map(rows, tree)
+
+
 def to_host(tree: Any) -> Any:
     """This process's copy of replicated arrays, as NumPy."""
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)

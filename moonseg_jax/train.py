@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
-from moonseg_jax.evaluate import coarse_evaluation, held_out_scenes
+from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
 from moonseg_jax.learner.optimizers import make_optimizer
+from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import init_heat_map, make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
+from moonseg_jax.model.refiner import head_shapes, init_head, make_head
+from moonseg_jax.pair_source import PairSource, stack_pairs
+from moonseg_jax.pairs import PairBuffer, make_pairs
 from moonseg_jax.policy import Policy, load_policy
+from moonseg_jax.refine import Refiner
+from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.run_directory import RunDirectory
-from moonseg_jax.sharding import make_mesh, put_batch, put_replicated
-from moonseg_jax.train_config import LoopConfig, SftConfig
+from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
+from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.types import PromptBatch, Scene, TargetBatch
-from moonseg_jax.weights import POLICY, save_weights
+from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
 
+PAIRS_FILE = "pairs.npz"
+"""Written by the RL stage into its run's folder, read by the refiner stage."""
 BOX_TOKENS = 4
 """Two coordinates, a size, and the `M` every path starts with."""
 
@@ -33,7 +44,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
     mesh = make_mesh(fsdp=config.fsdp)
     if config.start_from is None:
         policy = Policy.from_config(config.model)
-        params = policy.init(jax.random.key(config.seed))
+        params = policy.init(config.seed)
     else:
         policy, params = load_policy(Path(config.start_from), config.model)
     heat_map = init_heat_map(jax.random.key(config.seed + 1), config.model.text.width)
@@ -49,8 +60,14 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_TOKENS), step_over(config.model.paths.max_new_tokens)
-    loader = _loader(config, functools.partial(_prompts_and_targets, layout))
-    loop = Loop(config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config))
+    collate = functools.partial(_prompts_and_targets, layout)
+    loader = _loader(config, collate)
+    if config.box_data is not None:
+        easy = _loader(dataclasses.replace(config, data=config.box_data), collate)
+        loader = InTurn(easy, config.box_steps, loader)
+    loop = Loop(
+        config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config)
+    )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
     with jax.set_mesh(mesh), loop:
@@ -61,9 +78,86 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
             loop.after_step(step, state, loader, sums)
 
 
-def _prompts_and_targets(
-    layout: BatchLayout, scenes: Sequence[Scene], seed: int
-) -> tuple[PromptBatch, TargetBatch]:
+def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
+    """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
+    mesh = make_mesh(fsdp=config.fsdp)
+    policy, params = load_policy(Path(config.start_from), config.model)
+    optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
+    state = put_replicated(mesh, init_state({"policy": params}, optimizer))
+    reference = put_replicated(mesh, params)
+
+    layout = policy.layout(config.phrases_per_image, config.crops)
+    loader = _loader(config, functools.partial(_prompts_and_targets, layout))
+    rollout = make_rollout(
+        policy, group=config.group, temperature=config.temperature, length_penalty=config.length_penalty,
+        seed=config.seed,
+    )  # fmt: skip
+    update = make_policy_step(
+        policy.model, policy.grammar, optimizer, temperature=config.temperature, baseline=config.advantage,
+        clip_low=config.clip_low, clip_high=config.clip_high, entropy_weight=config.entropy_weight,
+        kl_weight=config.kl_weight, supervised_weight=config.supervised_weight,
+        average_decay=config.average_decay,
+    )  # fmt: skip
+    draw_pairs = jax.jit(functools.partial(make_pairs, side=config.model.vision.crop))
+    buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
+    loop = Loop(
+        config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
+        export=_export_policy(config), extra=buffer,
+    )  # fmt: skip
+    if resume:
+        state = loop.restore(state, loader)
+    with jax.set_mesh(mesh), loop:
+        if not resume:
+            loop.judge(0, state)
+        for step in loop.steps():
+            batch, targets = put_batch(mesh, next(loader))
+            rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, step)
+            for _ in range(config.updates_per_rollout):
+                state, learned = update(state, reference, batch, targets, rollouts, scored)
+            prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
+            buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
+            loop.after_step(step, state, loader, {**sums, **learned})
+        buffer.save(run.path / PAIRS_FILE)
+        loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {run.path / PAIRS_FILE}")
+
+
+def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
+    """Training of the refinement head on pairs of rollouts and ground truth; the vision encoder stays frozen."""
+    mesh = make_mesh(fsdp=config.fsdp)
+    policy, policy_params = load_policy(Path(config.policy), config.model)
+    head, width = make_head(config.model), config.model.vision.width
+    if config.start_from is None:
+        params = init_head(head, width, config.seed)
+    else:
+        params = load_weights(Path(config.start_from), REFINER, head_shapes(head, width))
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = put_replicated(mesh, init_state({"refiner": params}, optimizer))
+    frozen = put_replicated(mesh, policy_params)
+
+    buffer = PairBuffer.load(Path(config.pairs), config.model.vision.crop)
+    pairs = PairSource(buffer, open_split(config.data, config.train_split))
+    loader = scene_batches(
+        pairs, stack_pairs, images_per_batch=config.images_per_batch // jax.process_count(), seed=config.seed,
+        shard_index=jax.process_index(), shard_count=jax.process_count(), threads=config.loader_threads,
+    )  # fmt: skip
+    update = make_refiner_step(
+        policy.model, head, optimizer, kind=config.mask_loss, best_of_masks=config.best_of_masks,
+        boundary_weight=config.boundary_weight, dice_weight=config.dice_weight, iou_weight=config.iou_weight,
+        average_decay=config.average_decay,
+    )  # fmt: skip
+    loop = Loop(
+        config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params),
+        export=lambda folder, averaged: save_weights(folder, REFINER, averaged["refiner"], config.model),
+    )  # fmt: skip
+    if resume:
+        state = loop.restore(state, loader)
+    with jax.set_mesh(mesh), loop:
+        for step in loop.steps():
+            state, sums = update(state, frozen, *put_batch(mesh, next(loader)))
+            loop.after_step(step, state, loader, sums)
+
+
+def _prompts_and_targets(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
     rows = [scene.examples for scene in scenes]
     return prompt_batch(rows, layout), target_batch(rows, layout)
 
@@ -79,12 +173,61 @@ def _loader(config: LoopConfig, collate: Any) -> Any:
     )  # fmt: skip
 
 
+class InTurn:
+    """One stream of batches for the first steps, then another; resumable like its parts."""
+
+    def __init__(self, first: Any, steps: int, second: Any):
+        """Takes `steps` batches from `first`, then all from `second`."""
+        self._first, self._steps, self._second, self._taken = first, steps, second, 0
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        self._taken += 1
+        return next(self._first if self._taken <= self._steps else self._second)
+
+    def get_state(self) -> dict[str, Any]:
+        """Positions of both streams."""
+        return {"taken": self._taken, "first": self._first.get_state(), "second": self._second.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `get_state` was asked."""
+        self._taken = int(state["taken"])
+        self._first.set_state(state["first"])
+        self._second.set_state(state["second"])
+
+
 def _held_out(config: LoopConfig, policy: Policy, *, sampled: bool = False) -> Any:
     scenes = held_out_scenes(open_split(config.data, config.eval_split), config.eval_scenes)
     evaluate = coarse_evaluation(
-        policy, scenes, phrases=config.phrases_per_image, crops=config.crops, sampled=sampled, seed=config.seed
+        policy,
+        scenes,
+        phrases=config.phrases_per_image,
+        crops=config.crops,
+        sampled=sampled,
+        seed=config.seed,
     )
     return lambda averaged: evaluate(averaged["policy"])
+
+
+def _refined_held_out(config: RefinerConfig, policy: Policy, policy_params: Any) -> Any:
+    """Held-out figures after refinement; the coarse masks are the policy's and are drawn once."""
+    scenes = held_out_scenes(open_split(config.data, config.eval_split), config.eval_scenes)
+    decoder = Decoder(policy, images=16, phrases=config.phrases_per_image, crops=config.crops)
+    predictions = decoder(policy_params, scenes)
+    coarse = [prediction.mask() for prediction in predictions]
+    refiner = Refiner(policy, policy_params, None)
+
+    def evaluate(averaged: Any) -> dict[str, float]:
+        refiner.replace_head(averaged["refiner"])
+        images = [prediction.example.image for prediction in predictions]
+        refined = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
+        before, after = (
+            mask_metrics(predictions, coarse).summary(),
+            mask_metrics(predictions, [r.mask for r in refined]),
+        )
+        return {**after.summary(), "coarse_miou": before["miou"], "coarse_biou_2px": before["biou_2px"]}
+
+    return evaluate
 
 
 def _export_policy(config: LoopConfig) -> Any:

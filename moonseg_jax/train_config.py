@@ -47,6 +47,8 @@ class SftConfig(LoopConfig):
     """Folder with policy weights to start from; None starts from scratch."""
     box_steps: int = 0
     """First so many steps learn boxes and the heat map only: short sequences, fast steps."""
+    box_data: str | None = None
+    """Easier data set for those steps: telling objects apart by words emerges early on it. None takes `data`."""
     box_weight: float = 1.0
     """Weight of a box token against a path token."""
     heat_weight: float = 1.0
@@ -87,12 +89,8 @@ class RefinerConfig(LoopConfig):
     """Folder with policy weights: its vision encoder, frozen, feeds the head."""
     start_from: str | None = None
     """Folder with refiner weights to start from; None starts from scratch."""
-    pairs: str | None = None
-    """File of pairs written by an RL run; None samples them from the policy before training."""
-    pairs_wanted: int = 4096
-    """Pairs to sample where no file is given."""
-    synthetic_share: float = 0.0
-    """Share of each batch whose coarse mask is a corrupted ground truth instead of a rollout."""
+    pairs: str
+    """File of pairs written by an RL run."""
     mask_loss: Literal["bce", "focal"] = "bce"
     best_of_masks: bool = True
     """Only the best of the mask candidates is supervised; False supervises all."""

@@ -1,8 +1,8 @@
 """Weights as people pass them on: a folder with `model.json` and safetensors, nothing executable.
 
-    FOLDER/model.json            the ModelConfig
-    FOLDER/policy.safetensors    parameters of the policy, names joined with "/"
-    FOLDER/refiner.safetensors   parameters of the refinement head
+FOLDER/model.json            the ModelConfig
+FOLDER/policy.safetensors    parameters of the policy, names joined with "/"
+FOLDER/refiner.safetensors   parameters of the refinement head
 """
 
 from __future__ import annotations
@@ -66,15 +66,18 @@ def load_model_config(folder: Path) -> ModelConfig:
         raise UserError(f"{folder} holds no weights: {MODEL_FILE} is missing; name a folder written by `moonseg train`")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-        refiner = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["refiner"].items()}
-        paths = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["paths"].items()}
+        parts: dict[str, dict[str, Any]] = {
+            part: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            for part, values in fields.items()
+            if isinstance(values, dict)
+        }
         return ModelConfig(
             name=fields["name"],
-            vision=VisionConfig(**fields["vision"]),
-            text=TextConfig(**fields["text"]),
-            region=RegionConfig(**fields["region"]),
-            refiner=RefinerHeadConfig(**refiner),
-            paths=PathConfig(**paths),
+            vision=VisionConfig(**parts["vision"]),
+            text=TextConfig(**parts["text"]),
+            region=RegionConfig(**parts["region"]),
+            refiner=RefinerHeadConfig(**parts["refiner"]),
+            paths=PathConfig(**parts["paths"]),
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a model config this version can read: {error}") from error

@@ -5,10 +5,15 @@ import os
 import jax
 import pytest
 
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Products in full float32; the compilation cache under pytest's own, for child processes too."""
     jax.config.update("jax_default_matmul_precision", "highest")
-    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
-    jax.config.update("jax_compilation_cache_dir", folder)
+    if CACHE not in os.environ and config.pluginmanager.hasplugin("cacheprovider"):
+        assert config.cache is not None
+        os.environ[CACHE] = str(config.cache.mkdir("jax"))
+    jax.config.update("jax_compilation_cache_dir", os.environ.get(CACHE))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

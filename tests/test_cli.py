@@ -57,9 +57,7 @@ def test_no_command_at_all_shows_the_help(moonseg):
     assert code == 0 and "usage: moonseg" in out
 
 
-@pytest.mark.parametrize(
-    "words", [("quikstart",), ("train", "stf", "--config", CONFIG), ("segment", "a.png")]
-)
+@pytest.mark.parametrize("words", [("quikstart",), ("train", "stf", "--config", CONFIG), ("segment", "a.png")])
 def test_words_that_do_not_parse_exit_with_2_and_no_traceback(moonseg, words):
     code, _, error = moonseg(*words)
     assert code == 2 and "--help" in error and "Traceback" not in error
@@ -77,9 +75,7 @@ def test_a_misspelt_setting_gets_the_nearest_name(moonseg, tmp_path):
 def test_a_setting_that_cannot_work_is_told_by_its_field(moonseg, tmp_path):
     words = ("train", "sft", "--config", CONFIG, "--out", tmp_path / "run", "--model.text.width", "130")
     code, _, error = moonseg(*words)
-    assert code == 2 and "text.width must be a multiple of text.heads" in " ".join(
-        error.replace("│", "").split()
-    )
+    assert code == 2 and "text.width must be a multiple of text.heads" in " ".join(error.replace("│", "").split())
 
 
 def test_help_with_a_config_lists_its_settings(moonseg):

@@ -53,9 +53,7 @@ def test_the_nearest_names(name, remedy):
 
 
 def test_a_setting_that_does_not_exist_is_named_as_typed():
-    with pytest.raises(
-        UserError, match=r"no setting --lerning-rate in Outer; did you mean --learning-rate\?"
-    ):
+    with pytest.raises(UserError, match=r"no setting --lerning-rate in Outer; did you mean --learning-rate\?"):
         changed("--lerning-rate=3")
 
 

@@ -25,9 +25,10 @@ def fixtures() -> pathlib.Path:
 
 
 def vision_of(crop: int, patch: int, margin: int, max_tiles: int) -> config.VisionConfig:
-    return config.VisionConfig(
-        crop=crop, patch=patch, overlap_margin=margin, max_tiles=max_tiles, **FIXTURE_SIZES
-    )
+    return config.VisionConfig(crop=crop, patch=patch, overlap_margin=margin, max_tiles=max_tiles, **FIXTURE_SIZES)
+
+
+SMALL_CROPS = vision_of(96, 8, 2, 4)
 
 
 def pool_with_weights(features: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -56,13 +57,13 @@ def test_tiling_equals_official(fixtures):
 
 def test_image_of_crop_size_passes_untouched():
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    crops, tiling = images.overlapping_crops(image, config.tiny().vision)
+    crops, tiling = images.overlapping_crops(image, SMALL_CROPS)
     assert tiling == (1, 1)
     np.testing.assert_array_equal(crops, np.stack([image, image]))
 
 
 def test_tiles_overlap_by_twice_the_margin():
-    vision = config.tiny().vision
+    vision = SMALL_CROPS
     image = np.random.default_rng(1).integers(0, 256, (160, 160, 3), np.uint8)
     crops, tiling = images.overlapping_crops(image, vision)
     assert tiling == (2, 2)
@@ -74,9 +75,7 @@ def test_tiles_overlap_by_twice_the_margin():
 def test_crops_near_the_official_engine(fixtures, case):
     helpers = fixtures / "moondream3/helpers"
     sizes = json.loads((helpers / "helpers.json").read_text())[f"crops{case}"]
-    vision = vision_of(
-        sizes["crop_size"], sizes["enc_patch_size"], sizes["overlap_margin"], sizes["max_crops"]
-    )
+    vision = vision_of(sizes["crop_size"], sizes["enc_patch_size"], sizes["overlap_margin"], sizes["max_crops"])
     image = np.load(helpers / "inputs.npz")[f"crops{case}/image"]
     expected = np.load(helpers / "expected.npz")
     for resampling, name, tolerance in (("engine", "kestrel_native", 2), ("pillow", "pil", 0)):
@@ -121,7 +120,7 @@ def test_weights_of_every_pooled_cell_sum_to_one():
 
 
 def test_single_crop_serves_as_overview_and_tile():
-    vision = config.tiny().vision
+    vision = SMALL_CROPS
     image = np.random.default_rng(2).integers(0, 256, (96, 96, 3), np.uint8)
     crops, rows, cols = images.pack_crops(image, vision, 1)
     both, rows_2, cols_2 = images.pack_crops(image, vision, 3)
@@ -135,7 +134,7 @@ def test_single_crop_serves_as_overview_and_tile():
 def test_too_few_crops_is_a_user_error():
     image = np.zeros((160, 160, 3), np.uint8)
     with pytest.raises(UserError, match=r"2x2 needs 5 crops but the batch holds 4"):
-        images.pack_crops(image, config.tiny().vision, 4)
+        images.pack_crops(image, SMALL_CROPS, 4)
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:

@@ -62,8 +62,6 @@ def test_there_is_no_rate_before_the_first_step():
     assert rate.per_second() is None
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(42.4, "42 s"), (185, "3:05 min"), (7620, "2:07 h"), (59.7, "1:00 min")]
-)
+@pytest.mark.parametrize(("seconds", "said"), [(42.4, "42 s"), (185, "3:05 min"), (7620, "2:07 h"), (59.7, "1:00 min")])
 def test_durations_are_said_as_a_person_says_them(seconds, said):
     assert duration(seconds) == said

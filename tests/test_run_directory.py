@@ -54,9 +54,7 @@ def test_resume_goes_on_with_metrics_and_clock(tmp_path):
     for step in (1, 2, 3):
         run.append_metrics(step, {"loss": step})
     path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        path.read_text().replace(f'"wall_seconds": {lines(run)[2]["wall_seconds"]}', '"wall_seconds": 500')
-    )
+    path.write_text(path.read_text().replace(f'"wall_seconds": {lines(run)[2]["wall_seconds"]}', '"wall_seconds": 500'))
     again = RunDirectory.resume(tmp_path, "rl", '{"steps": 9}')
     again.discard_metrics_after(2)
     again.append_metrics(3, {"loss": 30})
@@ -82,9 +80,7 @@ def test_resume_accepts_settings_that_may_differ_and_writes_them_down(tmp_path):
 
 def test_a_summary_holds_numbers_of_any_library_and_null_for_what_is_not_finite(tmp_path):
     run = RunDirectory.create(tmp_path, "rl", "{}")
-    path = run.write_summary(
-        {"rl": {"miou": np.float32(0.5), "ious": [jnp.float32(1), float("inf")]}, "seed": 3}
-    )
+    path = run.write_summary({"rl": {"miou": np.float32(0.5), "ious": [jnp.float32(1), float("inf")]}, "seed": 3})
     assert json.loads(path.read_text()) == {"rl": {"miou": 0.5, "ious": [1.0, None]}, "seed": 3}
 
 

@@ -213,9 +213,7 @@ def _window(centre: tuple[float, float], radius: float, size: int) -> tuple[slic
     )
 
 
-def _all_visible(
-    labels: np.ndarray, placed: list[PlacedObject], window: tuple[slice, slice], share: float
-) -> bool:
+def _all_visible(labels: np.ndarray, placed: list[PlacedObject], window: tuple[slice, slice], share: float) -> bool:
     """Whether every placed object that reaches into a window still shows the given share of itself."""
     for number, item in enumerate(placed):
         if _meet(item.window, window):

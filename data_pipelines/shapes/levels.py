@@ -58,12 +58,12 @@ class Level:
 
 LEVELS = {
     1: Level(
-        object_counts={2: 0.3, 3: 0.4, 4: 0.3}, phrase_counts=(2, 4),
+        object_counts={2: 0.3, 3: 0.4, 4: 0.3}, phrase_counts=(4, 6),
         phrase_weights={"attribute": 1.0}, small_radius=(10, 14), large_radius=(19, 26), share_large=0.5,
         same_colour=0.2, same_kind=0.2, twin=0.0, touching=0.0, visible_share=1.0, texture=0.0,
     ),
     2: Level(
-        object_counts={2: 0.15, 3: 0.45, 4: 0.4}, phrase_counts=(3, 4),
+        object_counts={2: 0.15, 3: 0.45, 4: 0.4}, phrase_counts=(5, 6),
         phrase_weights={"attribute": 0.3, "size": 0.28, "order": 0.17, "relation": 0.25},
         small_radius=(10, 13.5), large_radius=(19, 26), share_large=0.6,
         same_colour=0.25, same_kind=0.25, twin=0.25, touching=0.5, visible_share=0.62, texture=1.0,

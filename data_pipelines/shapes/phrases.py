@@ -37,11 +37,7 @@ class Noun:
     def fits(self, item: VisibleObject) -> bool:
         """Whether an object has all the words."""
         role = item.role
-        return (
-            self.size in (None, role.size)
-            and self.colour in (None, role.colour)
-            and self.kind in (None, role.kind)
-        )
+        return self.size in (None, role.size) and self.colour in (None, role.colour) and self.kind in (None, role.kind)
 
     def words(self) -> list[str]:
         """The words in their order of speech, without the article."""
@@ -72,9 +68,7 @@ def expressions(objects: Sequence[VisibleObject], level: Level, split: str, draw
       At most `level.phrase_counts[1]` expressions, possibly none.
     """
     unseen = split == "val_unseen"
-    eligible = [
-        k for k, item in enumerate(objects) if not unseen or (item.role.colour, item.role.kind) in HELD_OUT
-    ]
+    eligible = [k for k, item in enumerate(objects) if not unseen or (item.role.colour, item.role.kind) in HELD_OUT]
     chosen: list[Expression] = []
     if not eligible:
         return chosen
@@ -109,9 +103,7 @@ def _expression(words: list[str], target: int, tags: list[str]) -> Expression:
     return Expression(phrase=" ".join((ARTICLE, *words)), target=target, tags=tuple(tags))
 
 
-def _attribute(
-    objects: Sequence[VisibleObject], target: int, unseen: bool, draws: Draws
-) -> Expression | None:
+def _attribute(objects: Sequence[VisibleObject], target: int, unseen: bool, draws: Draws) -> Expression | None:
     noun = _noun(objects[target], unseen, draws)
     if len(_fitting(objects, noun)) > 1:
         return None

@@ -63,9 +63,7 @@ def draw_scene(seed: int, index: int, level: int, split: str, size: int = REFERE
         if len(said) >= 2:
             image = render(placed, size, settings.texture, draws)
             return DrawnScene(image=image, objects=tuple(objects), expressions=tuple(said))
-    raise RuntimeError(
-        f"no layout of {_LAYOUTS_TRIED} has two unambiguous phrases ({seed=}, {index=}, {split=})"
-    )
+    raise RuntimeError(f"no layout of {_LAYOUTS_TRIED} has two unambiguous phrases ({seed=}, {index=}, {split=})")
 
 
 def generate_scene(seed: int, index: int, level: int, split: str, size: int = REFERENCE_SIZE) -> Scene:

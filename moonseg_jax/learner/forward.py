@@ -51,7 +51,11 @@ def completion_logits(
     lengths = batch.prompt_lengths.reshape(prompts)
     image, prefix = run("prefix", batch.crops, batch.stitch_rows, batch.stitch_cols)
     prompt_hidden, prompt = run(
-        "prompt", prefix, batch.prompt_ids.reshape(prompts, -1), batch.prompt_values.reshape(prompts, -1, 2), lengths
+        "prompt",
+        prefix,
+        batch.prompt_ids.reshape(prompts, -1),
+        batch.prompt_values.reshape(prompts, -1, 2),
+        lengths,
     )
     last = jnp.take_along_axis(prompt_hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
     last = jnp.repeat(last, group, axis=0)

@@ -27,7 +27,16 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm."""
 
 
-ADAM_ONLY = ("embedding", "position", "coord_frequencies", "size_frequencies", "tau_q", "tau_v", "router", "head")
+ADAM_ONLY = (
+    "embedding",
+    "position",
+    "coord_frequencies",
+    "size_frequencies",
+    "tau_q",
+    "tau_v",
+    "router",
+    "head",
+)
 """Parameters that are tables or output layers rather than hidden matrices: Muon leaves them to Adam."""
 
 

@@ -23,9 +23,7 @@ FLAT = 1e-6
 """A group whose raw IoUs lie closer together than this teaches nothing."""
 
 
-def advantages(
-    reward: Float[Array, "Q G"], baseline: Literal["leave-one-out", "group-mean"]
-) -> Float[Array, "Q G"]:
+def advantages(reward: Float[Array, "Q G"], baseline: Literal["leave-one-out", "group-mean"]) -> Float[Array, "Q G"]:
     """Reward less the mean of the other samples of its group (Kool et al. 2019), or of all of them.
 
     No division by the standard deviation: IoU is continuous, and nearly equal rewards would amplify noise.
@@ -88,7 +86,12 @@ def clipped_policy_loss(
 
 
 def rollout_statistics(
-    model: Moondream, grammar: Grammar, params: Any, batch: PromptBatch, rollouts: Rollouts, temperature: float
+    model: Moondream,
+    grammar: Grammar,
+    params: Any,
+    batch: PromptBatch,
+    rollouts: Rollouts,
+    temperature: float,
 ) -> TokenStatistics:
     """Log-probabilities [N, T] the learner gives to sampled tokens: same mask, same temperature, same experts."""
     paths = model.config.paths
@@ -122,7 +125,12 @@ def make_policy_step(
     """
 
     def loss(
-        params: Any, reference: Any, batch: PromptBatch, targets: TargetBatch, rollouts: Rollouts, scored: Scored
+        params: Any,
+        reference: Any,
+        batch: PromptBatch,
+        targets: TargetBatch,
+        rollouts: Rollouts,
+        scored: Scored,
     ) -> tuple[Array, dict[str, SumAndCount]]:
         prompts = batch.valid.size
         iou, reward = scored.iou.reshape(prompts, -1), scored.reward.reshape(prompts, -1)

@@ -130,7 +130,8 @@ def make_sft_step(
 
     def loss(params: Any, batch: PromptBatch, targets: TargetBatch) -> tuple[Array, dict[str, SumAndCount]]:
         sums = sft_sums(model, grammar, params["policy"], params["heat_map"], batch, targets, tokens)
-        return sum(weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()), sums
+        means = [weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()]
+        return jnp.sum(jnp.stack(means)), sums
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: LearnerState, batch: PromptBatch, targets: TargetBatch) -> tuple[LearnerState, Any]:

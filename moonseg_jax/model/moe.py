@@ -36,7 +36,7 @@ def grouped_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Arra
 
     The padding adds at most `BLOCK_ROWS - 1` rows per expert; no expert sees a token that did not choose it.
     """
-    tokens, active = chosen_Nk.shape
+    active = chosen_Nk.shape[1]
     experts = up_EDF.shape[0]
     order, slot, blocks = _block_layout(chosen_Nk.reshape(-1), experts)
     rows = jnp.zeros((blocks * BLOCK_ROWS, x_ND.shape[1]), x_ND.dtype).at[slot].set(x_ND[order // active])

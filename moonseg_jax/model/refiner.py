@@ -6,10 +6,14 @@ crop, S side of the mask, W width of the vision encoder, E embed width, T output
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import ModelConfig, RefinerHeadConfig
@@ -18,6 +22,8 @@ EPSILON = 1e-5
 FINAL_HEADS = 4
 """Attention heads of the last look at the upsampled features."""
 MLP_RATIO = 8
+TOKEN_DEVIATION = 0.02
+"""Of fresh tokens and positions."""
 
 
 @flax.struct.dataclass
@@ -110,16 +116,12 @@ class TwoWayBlock(nn.Module):
         )
         tokens = layer_norm("norm_image")(
             tokens
-            + Attention(embed, heads, name="token_to_image")(
-                tokens + token_positions, image + image_positions, image
-            )
+            + Attention(embed, heads, name="token_to_image")(tokens + token_positions, image + image_positions, image)
         )
         tokens = layer_norm("norm_mlp")(tokens + Mlp((MLP_RATIO * embed, embed), name="mlp")(tokens))
         image = layer_norm("norm_back")(
             image
-            + Attention(embed, heads, name="image_to_token")(
-                image + image_positions, tokens + token_positions, tokens
-            )
+            + Attention(embed, heads, name="image_to_token")(image + image_positions, tokens + token_positions, tokens)
         )
         return (tokens, image), None
 
@@ -191,7 +193,7 @@ class RefinementHead(nn.Module):
         self.fusion_mix = nn.Conv(embed, (3, 3), padding=1)
         self.fusion_mix_norm = group_norm(config.norm_groups, "fusion_mix_norm")
         self.mask_encoder = MaskEncoder(config, self.grid)
-        small = nn.initializers.normal(0.02)
+        small = nn.initializers.normal(TOKEN_DEVIATION)
         self.mask_tokens = self.param("mask_tokens", small, (config.masks, embed))
         self.iou_token = self.param("iou_token", small, (1, embed))
         self.token_positions = self.param("token_positions", small, (config.masks + 1, embed))
@@ -209,9 +211,9 @@ class RefinementHead(nn.Module):
         self.mask_query = nn.Dense(up)
         self.mask_query_norm = layer_norm("mask_query_norm")
         self.mask_attention = Attention(up, FINAL_HEADS)
-        self.mask_mlps = nn.vmap(
-            Mlp, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=1, out_axes=1
-        )((up, up, up))
+        self.mask_mlps = nn.vmap(Mlp, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=1, out_axes=1)(
+            (up, up, up)
+        )
         self.iou_mlp = Mlp((embed, embed, config.masks))
 
     def __call__(
@@ -245,9 +247,7 @@ class RefinementHead(nn.Module):
         tokens = jnp.concatenate([self.mask_tokens, self.iou_token])
         tokens = jnp.broadcast_to(tokens, (count, *tokens.shape))
         (tokens, image), _ = self.blocks((tokens, image), self.token_positions, places)
-        tokens = self.final_norm(
-            tokens + self.final_attention(tokens + self.token_positions, image + places, image)
-        )
+        tokens = self.final_norm(tokens + self.final_attention(tokens + self.token_positions, image + places, image))
         upsampled = self.upsampler(image.reshape(count, self.grid, self.grid, embed))
         pixels = upsampled.reshape(count, -1, upsampled.shape[-1])
         queries = self.mask_query(tokens[:, :masks])
@@ -262,6 +262,49 @@ def make_head(model: ModelConfig) -> RefinementHead:
     return RefinementHead(model.refiner, model.vision.grid)
 
 
+def head_shapes(head: RefinementHead, width: int) -> dict:
+    """Shapes of the head's parameters for features of `width`, without allocating them."""
+    features = jnp.zeros((1, head.grid**2, width))
+    mask = jnp.zeros((1, 16 * head.grid, 16 * head.grid))
+    return jax.eval_shape(head.init, jax.random.key(0), features, features, mask)["params"]
+
+
+def init_head(head: RefinementHead, width: int, seed: int) -> dict:
+    """Fresh parameters as nested dicts of host arrays.
+
+    Kernels are normal with variance 1 / fan-in, tokens and positions normal with deviation 0.02. Drawn on the
+    host: compiling the same draws takes XLA half a minute on a CPU.
+
+    Args:
+      head: the module.
+      width: of the vision features.
+      seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        names = [part.key for part in path]
+        if names[-1].endswith("bias"):
+            return np.zeros(leaf.shape, np.float32)
+        if names[-1] == "scale":
+            return np.ones(leaf.shape, np.float32)
+        stacked = names[0] in ("blocks", "mask_mlps")
+        is_kernel = names[-1] == "kernel"
+        deviation = math.prod(leaf.shape[stacked:-1]) ** -0.5 if is_kernel else TOKEN_DEVIATION
+        return rng.normal(0.0, deviation, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, head_shapes(head, width))
+
+
+def best_mask(
+    logits: Float[Array, "N M S S"], iou: Float[Array, "N M"]
+) -> tuple[Float[Array, "N S S"], Int[Array, " N"]]:
+    """Probabilities of the candidate with the highest predicted IoU, and which one it is."""
+    best = jnp.argmax(iou, axis=1)
+    chosen = jnp.take_along_axis(logits, best[:, None, None, None], axis=1)[:, 0]
+    return jax.nn.sigmoid(chosen), best
+
+
 def refine_loop(
     head: RefinementHead,
     params: dict,
@@ -269,10 +312,10 @@ def refine_loop(
     early: Float[Array, "N gg W"],
     coarse: Float[Array, "N S S"],
     iterations: int,
-    *,
-    feedback_gradient: bool = False,
 ) -> Refinement:
     """Feeds the head its own best mask, as probabilities, `iterations` times (specification §11.5).
+
+    Gradients do not cross from one iteration to the one before it.
 
     Args:
       head: the module; `params` are its parameters.
@@ -280,17 +323,19 @@ def refine_loop(
       early: output of the encoder's early block.
       coarse: the mask to start from, 0 or 1 in the crop's frame.
       iterations: at least 1.
-      feedback_gradient: let gradients pass from one iteration to the one before it.
     """
-    fused = head.apply({"params": params}, final, early, method="fuse")
+
+    def run(method: str, *inputs: Array) -> Any:
+        return head.apply({"params": params}, *inputs, method=method)
+
+    fused = run("fuse", final, early)
 
     def step(mask: Array, _: None) -> tuple[Array, Refinement]:
-        logits, iou = head.apply({"params": params}, fused, mask, method="improve")
-        best = jnp.argmax(iou, axis=1)
-        chosen = jnp.take_along_axis(logits, best[:, None, None, None], axis=1)[:, 0]
-        improved = jax.nn.sigmoid(chosen)
-        carried = improved if feedback_gradient else jax.lax.stop_gradient(improved)
-        return carried, Refinement(logits=logits, iou=iou, best=best, masks=improved)
+        logits, iou = run("improve", fused, mask)
+        improved, best = best_mask(logits, iou)
+        # Every iteration answers for its own output alone: no gradient runs back through its input.
+        return jax.lax.stop_gradient(improved), Refinement(logits=logits, iou=iou, best=best, masks=improved)
 
+    # Unrolled: XLA's CPU back end runs convolutions inside loops tens of times slower than outside.
     _, refinement = jax.lax.scan(step, coarse.astype(fused.dtype), None, length=iterations, unroll=True)
     return refinement

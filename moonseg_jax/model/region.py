@@ -26,7 +26,9 @@ class Region(nn.Module):
     def setup(self) -> None:
         """Fourier frequencies are parameters: the official ones are loaded, ours are drawn once and trained."""
         c = self.config
-        self.coord_frequencies = self.param("coord_frequencies", nn.initializers.normal(2.0), (1, c.coord_features // 2))
+        self.coord_frequencies = self.param(
+            "coord_frequencies", nn.initializers.normal(2.0), (1, c.coord_features // 2)
+        )
         self.size_frequencies = self.param("size_frequencies", nn.initializers.normal(2.0), (2, c.size_features // 2))
         self.coord_encoder = nn.Dense(self.width, dtype=self.dtype)
         self.size_encoder = nn.Dense(self.width, dtype=self.dtype)

@@ -66,9 +66,7 @@ class VisionEncoder(nn.Module):
         self.projection_fc1 = nn.Dense(c.projection_width, dtype=self.dtype)
         self.projection_fc2 = nn.Dense(self.text_width, dtype=self.dtype)
 
-    def features(
-        self, crops: UInt8[Array, "B S S 3"]
-    ) -> tuple[Float[Array, "B g*g W"], Float[Array, "B g*g W"]]:
+    def features(self, crops: UInt8[Array, "B S S 3"]) -> tuple[Float[Array, "B g*g W"], Float[Array, "B g*g W"]]:
         """Final features (after the last LayerNorm) and early features (after block `early_layer`, no norm)."""
         patches = patchify(crops, self.config.patch).astype(self.dtype)
         x_BPW = self.patch_embedding(patches) + self.position.astype(self.dtype)

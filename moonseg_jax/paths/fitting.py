@@ -148,9 +148,7 @@ def _tolerances(kept: Sequence[Outline], tolerance: float) -> Iterator[float]:
         tolerance *= TOLERANCE_FACTOR
 
 
-def _quantised(
-    outline: Outline, lattice: Lattice, chosen: Int[np.ndarray, " chosen"]
-) -> Int[np.ndarray, "vertices 2"]:
+def _quantised(outline: Outline, lattice: Lattice, chosen: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, "vertices 2"]:
     """The fitted, quantised polygon in canonical order; empty if it has no area left."""
     if not len(chosen):
         return np.zeros((0, 2), np.int64)

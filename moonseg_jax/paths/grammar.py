@@ -147,9 +147,7 @@ def polygon_grammar(
     Raises:
       UserError: a token lies beyond the model's vocabulary.
     """
-    transitions = {
-        state: dict(moves) for state, moves in (EXPLICIT_LINES if explicit else IMPLICIT_LINES).items()
-    }
+    transitions = {state: dict(moves) for state, moves in (EXPLICIT_LINES if explicit else IMPLICIT_LINES).items()}
     if allow_no_target:
         transitions["centre x"][TokenClass.END] = "ended"
     states = list(transitions)

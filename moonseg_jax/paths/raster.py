@@ -121,7 +121,5 @@ def _largest_subpath(
         largest = jnp.where(starts, jnp.maximum(largest, jnp.abs(total)), largest)
         return (jnp.where(starts, 0.0, total) + _covered(*row), largest), None
 
-    (total, largest), _ = jax.lax.scan(
-        add, (winding, winding), (rows, starts_subpath), unroll=_UNROLLED_EDGES
-    )
+    (total, largest), _ = jax.lax.scan(add, (winding, winding), (rows, starts_subpath), unroll=_UNROLLED_EDGES)
     return jnp.minimum(jnp.maximum(largest, jnp.abs(total)), 1.0)

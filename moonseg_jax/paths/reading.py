@@ -10,9 +10,7 @@ from jaxtyping import Int
 from moonseg_jax.paths.vocabulary import Vocabulary
 
 
-def polygons_from_tokens(
-    token_ids: Iterable[int], vocabulary: Vocabulary
-) -> list[Int[np.ndarray, "vertices 2"]]:
+def polygons_from_tokens(token_ids: Iterable[int], vocabulary: Vocabulary) -> list[Int[np.ndarray, "vertices 2"]]:
     """Subpaths of absolute `M`, `L`, `Z`, explicit or implicit line-tos, read as `edges_from_tokens` does.
 
     An odd last number after a letter is dropped; a vertex before the first `M` breaks the whole path, which

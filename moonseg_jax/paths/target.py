@@ -86,9 +86,7 @@ def encode_target(
     token_ids = _token_ids(polygons, vocabulary, paths, explicit)
     bins = np.zeros((len(token_ids), 2), np.int32)
     bins[:2, 0], bins[2] = lattice.box_bins[:2], lattice.box_bins[2:]
-    return TracedTarget(
-        token_ids=token_ids, bins=bins, box=lattice.box, iou=fit.iou, dropped_area=fit.dropped_area
-    )
+    return TracedTarget(token_ids=token_ids, bins=bins, box=lattice.box, iou=fit.iou, dropped_area=fit.dropped_area)
 
 
 def _pixels(mask: np.ndarray | Mapping[str, Any]) -> np.ndarray:

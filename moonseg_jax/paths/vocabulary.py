@@ -81,9 +81,7 @@ class Vocabulary:
         tokenizer = _load(paths.tokenizer)
         pieces = _pieces(tokenizer)
         token_values = {token: int(piece) for token, piece in pieces.items() if _INTEGER.fullmatch(piece)}
-        token_commands = {
-            token: piece for token, piece in pieces.items() if len(piece) == 1 and piece in COMMANDS
-        }
+        token_commands = {token: piece for token, piece in pieces.items() if len(piece) == 1 and piece in COMMANDS}
         minus = [token for token, piece in pieces.items() if piece == "-"]
         command_ids = _lowest_id(token_commands)
         id_of_integer = _lowest_id(token_values)
@@ -162,13 +160,9 @@ class Vocabulary:
         if not phrase:
             raise UserError("the phrase is empty; say what to segment, for example 'the red star'")
         unknown_id = _unknown_id(self.tokenizer)
-        encoding = self.tokenizer.encode(
-            phrase.lower() if unknown_id is not None else phrase, add_special_tokens=False
-        )
+        encoding = self.tokenizer.encode(phrase.lower() if unknown_id is not None else phrase, add_special_tokens=False)
         unknown = [
-            phrase[start:end]
-            for token, (start, end) in zip(encoding.ids, encoding.offsets)
-            if token == unknown_id
+            phrase[start:end] for token, (start, end) in zip(encoding.ids, encoding.offsets) if token == unknown_id
         ]
         if unknown:
             raise UserError(self._unknown_words(unknown))
@@ -236,12 +230,7 @@ def _load(name: str) -> Tokenizer:
     """Loads `embedded:NAME` or a `tokenizers` JSON file."""
     try:
         if name.startswith(_EMBEDDED):
-            asset = (
-                resources.files("moonseg_jax")
-                / "assets"
-                / "tokenizers"
-                / f"{name.removeprefix(_EMBEDDED)}.json"
-            )
+            asset = resources.files("moonseg_jax") / "assets" / "tokenizers" / f"{name.removeprefix(_EMBEDDED)}.json"
             text = asset.read_text(encoding="utf-8")
         else:
             text = Path(name).read_text(encoding="utf-8")

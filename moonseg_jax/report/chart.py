@@ -139,7 +139,5 @@ def _latest(curve: Curve) -> str:
 def _legend(series: list[Series]) -> str:
     if len(series) < 2:
         return ""
-    entries = "".join(
-        f'<span class="key s{index % 4}">{escape(one.name)}</span>' for index, one in enumerate(series)
-    )
+    entries = "".join(f'<span class="key s{index % 4}">{escape(one.name)}</span>' for index, one in enumerate(series))
     return f'<div class="legend">{entries}</div>'

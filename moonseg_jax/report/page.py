@@ -42,9 +42,7 @@ def page(report: Report) -> str:
     ]
     present = [(name, title, body) for name, title, body in sections if body]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in present)
-    bodies = "".join(
-        f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in present
-    )
+    bodies = "".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in present)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -59,9 +57,7 @@ def page(report: Report) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
         for row in table.rows
     )
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
@@ -99,9 +95,5 @@ def _gallery(sections: tuple[GallerySection, ...]) -> str:
 def _made(report: Report) -> str:
     command = f"<pre>{escape(report.command)}</pre>" if report.command else ""
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.facts)
-    config = (
-        f"<details><summary>config</summary><pre>{escape(report.config)}</pre></details>"
-        if report.config
-        else ""
-    )
+    config = f"<details><summary>config</summary><pre>{escape(report.config)}</pre></details>" if report.config else ""
     return command + (f"<dl>{facts}</dl>" if facts else "") + config

@@ -130,9 +130,7 @@ def _summary_table(summary: Mapping[str, Any]) -> Table | None:
             if figures is None:
                 continue
             sampled = summary[stage].get("sampled_miou") if mask == "coarse" else None
-            rows.append(
-                (f"{title}, {mask}", *(_figure(figures.get(name)) for name in FIGURES), _figure(sampled))
-            )
+            rows.append((f"{title}, {mask}", *(_figure(figures.get(name)) for name in FIGURES), _figure(sampled)))
     if not rows:
         return None
     return Table(

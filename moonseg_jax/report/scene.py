@@ -34,9 +34,7 @@ def scene_card(item: GalleryItem) -> str:
     if item.refined is None:
         refined = _panel("refined", '<span class="absent">not refined</span>', absent=True)
     else:
-        refined = _panel(
-            "refined", _overlay(item.refined, item.truth), "" if item.refined.any() else "empty mask"
-        )
+        refined = _panel("refined", _overlay(item.refined, item.truth), "" if item.refined.any() else "empty mask")
     panels = [
         _panel("path", _path(item), "" if item.polygons else "empty path"),
         _panel("coarse", _overlay(item.coarse, item.truth), empty),
@@ -51,9 +49,7 @@ def scene_card(item: GalleryItem) -> str:
     )
 
 
-def overlay_indices(
-    mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"]
-) -> UInt8[np.ndarray, "H W"]:
+def overlay_indices(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
     """Which pixels both have, the mask alone has, the truth alone has: one overlay index per pixel."""
     return np.where(mask, np.where(truth, HIT, EXTRA), np.where(truth, MISSED, OUTSIDE)).astype(np.uint8)
 

@@ -28,10 +28,7 @@ def save_gallery(sections: tuple[GallerySection, ...], folder: Path) -> None:
         {
             "title": section.title,
             "note": section.note,
-            "items": [
-                _save(item, folder, f"{section.title.lower()}-{n:03d}")
-                for n, item in enumerate(section.items)
-            ],
+            "items": [_save(item, folder, f"{section.title.lower()}-{n:03d}") for n, item in enumerate(section.items)],
         }
         for section in sections
     ]

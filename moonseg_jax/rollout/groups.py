@@ -20,9 +20,7 @@ GroupRollout = Callable[
 ]
 
 
-def make_rollout(
-    policy: Policy, *, group: int, temperature: float, length_penalty: float, seed: int
-) -> GroupRollout:
+def make_rollout(policy: Policy, *, group: int, temperature: float, length_penalty: float, seed: int) -> GroupRollout:
     """Compiles sampling, drawing and scoring.
 
     Args:

@@ -13,19 +13,14 @@ def ellipse(size: int, cx: float, cy: float, rx: float, ry: float) -> np.ndarray
 
 def blob(rng: np.random.Generator, size: int = 96) -> np.ndarray:
     """Several smooth parts with holes: a level set of blurred noise."""
-    noise = cv2.GaussianBlur(
-        rng.normal(size=(size, size)).astype(np.float32), (0, 0), float(rng.uniform(1, 12))
-    )
+    noise = cv2.GaussianBlur(rng.normal(size=(size, size)).astype(np.float32), (0, 0), float(rng.uniform(1, 12)))
     return noise > np.quantile(noise, rng.uniform(0.4, 0.95))
 
 
 def smooth_shapes() -> dict[str, np.ndarray]:
     """96 x 96 masks like the objects of the shapes data."""
     disc = ellipse(96, 40.3, 50.2, 21.7, 21.7)
-    turned = (
-        cv2.fillPoly(np.zeros((96, 96), np.uint8), [np.array([(20, 50), (60, 20), (75, 40), (35, 70)])], 1)
-        > 0
-    )
+    turned = cv2.fillPoly(np.zeros((96, 96), np.uint8), [np.array([(20, 50), (60, 20), (75, 40), (35, 70)])], 1) > 0
     return {
         "disc": disc,
         "ellipse": ellipse(96, 60, 30, 30, 14),

@@ -20,9 +20,7 @@ def spell(token_ids: list[int], vocabulary: Vocabulary, paths: PathConfig) -> st
     return " ".join(control.get(token) or vocabulary.tokenizer.id_to_token(token) for token in token_ids)
 
 
-def is_accepted(
-    token_ids: list[int], vocabulary: Vocabulary, paths: PathConfig, *, explicit: bool = False
-) -> bool:
+def is_accepted(token_ids: list[int], vocabulary: Vocabulary, paths: PathConfig, *, explicit: bool = False) -> bool:
     """Whether a completion is proper to the last token."""
     text = spell(token_ids, vocabulary, paths)
     numbers = [int(number) for number in re.findall(r"\d+", text)]

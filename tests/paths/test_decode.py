@@ -31,9 +31,7 @@ UNIT_BOX = jnp.array([[0.5, 0.5, 1.0, 1.0]])
 def tokens(text: str) -> tuple[jax.Array, jax.Array]:
     """Words to padded ids [1, LENGTH] and lengths [1]; c, s, $ are coordinate, size and EOS."""
     control = {"c": PATHS.coord_token, "s": PATHS.size_token, "$": PATHS.eos}
-    ids = [
-        control[word] if word in control else VOCABULARY.tokenizer.token_to_id(word) for word in text.split()
-    ]
+    ids = [control[word] if word in control else VOCABULARY.tokenizer.token_to_id(word) for word in text.split()]
     return jnp.array([ids + [0] * (LENGTH - len(ids))]), jnp.array([len(ids)])
 
 
@@ -78,9 +76,7 @@ def test_tokens_past_the_length_are_ignored():
     assert int(edges.valid.sum()) == 3
 
 
-@pytest.mark.parametrize(
-    "text", ["$", "c c s $", "c c s 0 0 960 0 M 15 15 30 30 0 0 Z $", "c c s L 0 0 960 0 $"]
-)
+@pytest.mark.parametrize("text", ["$", "c c s $", "c c s 0 0 960 0 M 15 15 30 30 0 0 Z $", "c c s L 0 0 960 0 $"])
 def test_paths_without_a_start_have_no_edges(text):
     assert read(text) == []
 
@@ -113,8 +109,7 @@ def test_targets_come_back_as_the_mask_they_were_traced_from(explicit):
     rng = np.random.default_rng(0)
     masks = [*smooth_shapes().values(), *(blob(rng) for _ in range(10))]
     targets = [
-        encode_target(mask, vocabulary=VOCABULARY, paths=PATHS, region=REGION, explicit=explicit)
-        for mask in masks
+        encode_target(mask, vocabulary=VOCABULARY, paths=PATHS, region=REGION, explicit=explicit) for mask in masks
     ]
     ids, bins = np.zeros((len(masks), 48), np.int32), np.zeros((len(masks), 48, 2), np.int32)
     lengths = np.array([len(target.token_ids) for target in targets])

@@ -135,9 +135,7 @@ def test_every_form_the_parser_accepts_is_reachable(explicit):
 
 
 def accepted_by(automaton: Grammar, row: list[int], budget: int) -> bool:
-    return bool(
-        _allowed(automaton, jnp.asarray(row + [PATHS.eos] * (32 - len(row))), budget)[: len(row)].all()
-    )
+    return bool(_allowed(automaton, jnp.asarray(row + [PATHS.eos] * (32 - len(row))), budget)[: len(row)].all())
 
 
 @jax.jit

@@ -68,9 +68,7 @@ def test_holes_of_opposite_direction_and_islands_have_exact_areas(rule):
     outer, hole, island = (star_shaped(rng, 9, reach) for reach in (0.49, 0.3, 0.1))
     outer = 0.5 + (outer - 0.5) * (0.49 / np.hypot(*(outer - 0.5).T))[:, None]
     hole = 0.5 + (hole - 0.5) * (0.25 / np.hypot(*(hole - 0.5).T))[:, None]
-    expected = exact_areas(
-        shapely.Polygon(outer * SIZE, [hole * SIZE]).union(shapely.Polygon(island * SIZE)), SIZE
-    )
+    expected = exact_areas(shapely.Polygon(outer * SIZE, [hole * SIZE]).union(shapely.Polygon(island * SIZE)), SIZE)
     result = np.asarray(draw(edges([outer, hole[::-1], island]), SIZE, rule=rule))[0]
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
@@ -95,9 +93,7 @@ def test_rules_differ_where_they_should():
 def test_union_takes_the_larger_part_of_a_shared_pixel():
     """Two rectangles meet in the middle of pixel column 2: together they fill it, alone each fills half."""
     batch = edges([square(0, 0, 0.25, 1), square(0.25, 0, 0.5, 1), square(0.7, 0, 0.75, 1)])
-    shared = {
-        rule: np.asarray(draw(batch, 10, rule=rule))[0, 5, [1, 2, 3, 7]] for rule in ("nonzero", "union")
-    }
+    shared = {rule: np.asarray(draw(batch, 10, rule=rule))[0, 5, [1, 2, 3, 7]] for rule in ("nonzero", "union")}
     np.testing.assert_allclose(shared["nonzero"], [1, 1, 1, 0.5], atol=1e-5)
     np.testing.assert_allclose(shared["union"], [1, 0.5, 1, 0.5], atol=1e-5)
 
@@ -107,8 +103,7 @@ def test_five_pointed_star_crosses_itself():
     angle = np.arange(5) * 4 * np.pi / 5
     pentagram = 0.5 + 0.45 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     centre = {
-        rule: float(draw(edges([pentagram]), 24, rule=rule)[0, 12, 12])
-        for rule in ("nonzero", "union", "evenodd")
+        rule: float(draw(edges([pentagram]), 24, rule=rule)[0, 12, 12]) for rule in ("nonzero", "union", "evenodd")
     }
     assert centre == pytest.approx({"nonzero": 1.0, "union": 1.0, "evenodd": 0.0}, abs=1e-5)
 
@@ -116,12 +111,8 @@ def test_five_pointed_star_crosses_itself():
 def test_frame_crops_and_stretches():
     rng = np.random.default_rng(2)
     polygons = [star_shaped(rng, 12) for _ in range(4)]
-    frames = np.array(
-        [(0.0, 0.0, 1.0, 1.0), (0.3, 0.2, 0.7, 0.9), (0.45, 0.45, 0.55, 0.6), (-0.5, 0.4, 0.5, 1.5)]
-    )
-    result = np.asarray(
-        draw(edges(*[[polygon] for polygon in polygons]), SIZE, jnp.asarray(frames, jnp.float32))
-    )
+    frames = np.array([(0.0, 0.0, 1.0, 1.0), (0.3, 0.2, 0.7, 0.9), (0.45, 0.45, 0.55, 0.6), (-0.5, 0.4, 0.5, 1.5)])
+    result = np.asarray(draw(edges(*[[polygon] for polygon in polygons]), SIZE, jnp.asarray(frames, jnp.float32)))
     for row, polygon, frame in zip(result, polygons, frames):
         stretched = (polygon - frame[:2]) / (frame[2:] - frame[:2]) * SIZE
         np.testing.assert_allclose(row, exact_areas(shapely.Polygon(stretched), SIZE), atol=3e-5)

@@ -108,26 +108,18 @@ def test_document_draws_at_the_right_place():
 
 
 def test_document_escapes_what_it_is_given():
-    document = svg_document(
-        "M 0 0 Z", (0.5, 0.5, 1, 1), width=4, height=4, fill='"><script>', image_href='a"&<b'
-    )
+    document = svg_document("M 0 0 Z", (0.5, 0.5, 1, 1), width=4, height=4, fill='"><script>', image_href='a"&<b')
     assert "<script>" not in document and 'href="a&quot;&amp;&lt;b"' in document
 
 
 @pytest.mark.skipif("MOONSEG_FIXTURES" not in os.environ, reason="MOONSEG_FIXTURES is not set")
 def test_documents_equal_the_official_ones():
     file = Path(os.environ["MOONSEG_FIXTURES"]) / "moondream3" / "helpers" / "helpers.json"
-    cases = [
-        case
-        for case in json.loads(file.read_text())["render"]
-        if set(case["path"]) <= set("MLZ 0123456789.-")
-    ]
+    cases = [case for case in json.loads(file.read_text())["render"] if set(case["path"]) <= set("MLZ 0123456789.-")]
     assert len(cases) >= 1
     for case in cases:
         ours = svg_document(case["path"], case["bbox_cxcywh"], width=case["width"], height=case["height"])
-        assert ours.replace(".0,", ",").replace(".0)", ")") == case["svg"].replace(".0,", ",").replace(
-            ".0)", ")"
-        )
+        assert ours.replace(".0,", ",").replace(".0)", ")") == case["svg"].replace(".0,", ",").replace(".0)", ")")
 
 
 @pytest.mark.parametrize("explicit", [False, True])

@@ -27,9 +27,7 @@ def test_filling_the_trace_gives_the_mask_back(name):
 
 def test_filling_the_trace_gives_noise_back():
     rng = np.random.default_rng(0)
-    masks = [blob(rng) for _ in range(40)] + [
-        rng.random((20, 31)) < share for share in np.linspace(0.02, 0.98, 40)
-    ]
+    masks = [blob(rng) for _ in range(40)] + [rng.random((20, 31)) < share for share in np.linspace(0.02, 0.98, 40)]
     for mask in masks:
         np.testing.assert_array_equal(fill(outlines(mask), *mask.shape), mask)
         assert sum(part.area for part in trace(mask)) == mask.sum()

@@ -70,9 +70,7 @@ def _file_tokenizer(tmp_path: Path, pieces: list[str]) -> str:
 
 
 def test_lowest_id_is_written_and_all_spellings_are_read(tmp_path):
-    name = _file_tokenizer(
-        tmp_path, [" M", "M", "L", "Z", "0", " 480", "480", "960", "7", "- ", "-", "x1", "007"]
-    )
+    name = _file_tokenizer(tmp_path, [" M", "M", "L", "Z", "0", " 480", "480", "960", "7", "- ", "-", "x1", "007"])
     paths = dataclasses.replace(tiny().paths, tokenizer=name, coordinate_step=480)
     vocabulary = Vocabulary.from_config(paths)
     assert vocabulary.command_ids == {"M": 21, "L": 23, "Z": 24}

@@ -79,9 +79,7 @@ def test_shards_draw_different_randomness():
 
 
 def test_without_shuffling_scenes_and_phrases_come_in_order_and_epochs_end():
-    batches = list(
-        scene_batches(SCENES, ids, images_per_batch=5, phrases_per_image=2, seed=0, shuffle=False, epochs=1)
-    )
+    batches = list(scene_batches(SCENES, ids, images_per_batch=5, phrases_per_image=2, seed=0, shuffle=False, epochs=1))
     assert [len(examples) for examples, _ in batches] == [10, 10, 4]
     assert [example for examples, _ in batches for example in examples] == [
         8 * index + j for index in range(12) for j in range(2)
@@ -92,9 +90,7 @@ def test_random_phrases_are_distinct_and_vary():
     source = [scene(0, phrases=4)]
     chosen = [
         examples
-        for examples, _ in take(
-            scene_batches(source, ids, images_per_batch=1, phrases_per_image=2, seed=0), 60
-        )
+        for examples, _ in take(scene_batches(source, ids, images_per_batch=1, phrases_per_image=2, seed=0), 60)
     ]
     assert all(first < second for first, second in chosen)
     assert len(set(chosen)) == 6

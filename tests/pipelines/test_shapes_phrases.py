@@ -32,13 +32,7 @@ def certain_meanings(phrase, objects):
     words = head.split()
     centres = [centre(item) for item in objects]
     if landmark:
-        relation = (
-            "left"
-            if words[-2:] == ["left", "of"]
-            else "right"
-            if words[-2:] == ["right", "of"]
-            else words[-1]
-        )
+        relation = "left" if words[-2:] == ["left", "of"] else "right" if words[-2:] == ["right", "of"] else words[-1]
         words = words[: -2 if words[-1] == "of" else -1]
         (anchor,) = [k for k, item in enumerate(objects) if noun_fits(landmark[0].split(), item)]
         gap = {
@@ -103,9 +97,7 @@ def test_the_mix_of_phrases_at_level_two():
     families = collections.Counter()
     for index in range(400):
         for said in draw_scene(14, index, 2, "train").expressions:
-            families[
-                next((tag for tag in ("relation", "order", "size") if tag in said.tags), "attribute")
-            ] += 1
+            families[next((tag for tag in ("relation", "order", "size") if tag in said.tags), "attribute")] += 1
     shares = {family: count / families.total() for family, count in families.items()}
     for family, share in {"attribute": 0.55, "size": 0.2, "order": 0.15, "relation": 0.1}.items():
         assert shares[family] == pytest.approx(share, abs=0.05)

@@ -10,10 +10,7 @@ from moonseg_jax.errors import UserError
 
 
 def fingerprint(scene):
-    return [
-        (one.image.tobytes(), one.phrase, one.target["counts"], one.example_id, one.tags)
-        for one in scene.examples
-    ]
+    return [(one.image.tobytes(), one.phrase, one.target["counts"], one.example_id, one.tags) for one in scene.examples]
 
 
 def test_scenes_do_not_depend_on_the_order_they_are_asked_for():
@@ -48,9 +45,7 @@ def test_the_size_of_the_image_scales_the_objects():
         )
         for size in (64, 96, 192)
     }
-    assert share[64] == pytest.approx(share[96], rel=0.15) and share[192] == pytest.approx(
-        share[96], rel=0.15
-    )
+    assert share[64] == pytest.approx(share[96], rel=0.15) and share[192] == pytest.approx(share[96], rel=0.15)
 
 
 def test_every_target_can_be_seen():

@@ -18,9 +18,7 @@ from moonseg_jax.report.content import Curve, Series
 
 
 def curve(values, title="loss"):
-    return Curve(
-        title=title, series=(Series(name=title, steps=np.arange(len(values)), values=np.asarray(values)),)
-    )
+    return Curve(title=title, series=(Series(name=title, steps=np.arange(len(values)), values=np.asarray(values)),))
 
 
 def test_ticks_are_round_and_enclose_the_data():

@@ -113,9 +113,7 @@ def test_a_scene_shows_its_path_with_every_vertex_in_percent_of_the_image():
 def test_an_empty_path_and_a_missing_refinement_are_said():
     nothing = np.zeros((8, 12), bool)
     card = scene_card(
-        scene(
-            polygons=(), coarse=nothing, refined=None, iou_coarse=0.0, iou_refined=None, status="empty_path"
-        )
+        scene(polygons=(), coarse=nothing, refined=None, iou_coarse=0.0, iou_refined=None, status="empty_path")
     )
     for said in ("empty path", "empty mask", "not refined", "empty_path", "IoU <b>0.00</b>"):
         assert said in card
@@ -134,9 +132,7 @@ def pictures(html):
 def test_pictures_keep_small_images_whole_and_reduce_large_ones():
     assert [picture.size for picture in pictures(scene_card(scene()))] == [(12, 8)] * 4
     large = np.zeros((500, 768), bool)
-    card = scene_card(
-        scene(image=np.zeros((500, 768, 3), np.uint8), coarse=large, refined=large, truth=large)
-    )
+    card = scene_card(scene(image=np.zeros((500, 768, 3), np.uint8), coarse=large, refined=large, truth=large))
     assert {picture.size for picture in pictures(card)} == {(384, 250)}
 
 

@@ -1,0 +1,97 @@
+"""One training step of every stage on a given mesh, for the tests that compare meshes with each other.
+
+As a program: python mesh_steps.py STAGE OUT.npz DEVICES              on a mesh of the first so many devices
+              python mesh_steps.py STAGE OUT.npz PORT PROCESSES NUMBER  as one of several processes, all devices
+"""
+
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from tiny_models import micro_params, micro_policy, run_quickly, scenes
+
+from moonseg_jax.batch import prompt_batch, target_batch
+from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.sft import init_heat_map, make_sft_step
+from moonseg_jax.learner.state import init_state
+from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.sharding import make_mesh, put_batch, put_replicated, to_host
+from moonseg_jax.types import PromptBatch, TargetBatch
+
+IMAGES = 8
+OPTIMIZER = optax.sgd(1.0)
+"""The change of the parameters is the gradient itself: nothing normalises a difference away."""
+
+Results = dict[str, np.ndarray]
+"""Figures, parameters and what else must agree, by name."""
+
+
+def sft_step(mesh: Mesh) -> Results:
+    """One step of supervised learning."""
+    policy = micro_policy()
+    heat_map = init_heat_map(jax.random.key(1), policy.config.text.width)
+    state = put_replicated(mesh, init_state({"policy": micro_params(), "heat_map": heat_map}, OPTIMIZER))
+    step = make_sft_step(
+        policy.model, policy.grammar, OPTIMIZER, tokens=policy.config.paths.max_new_tokens, box_weight=2.0,
+        heat_weight=0.5, average_decay=0.9,
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        state, sums = run_quickly(step, state, *global_batch(mesh))
+    return collect(sums=sums, params=state.params, averaged=state.averaged)
+
+
+def rl_step(mesh: Mesh) -> Results:
+    """Rollouts and one update from them, with every term of the loss."""
+    policy = micro_policy()
+    state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
+    reference = put_replicated(mesh, micro_params(seed=1))
+    rollout = make_rollout(policy, group=2, temperature=0.9, length_penalty=0.01, seed=3)
+    update = make_policy_step(
+        policy.model, policy.grammar, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
+        clip_high=0.3, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.9,
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        batch, targets = global_batch(mesh)
+        rollouts, scored, _, figures = run_quickly(rollout, state.params["policy"], batch, 5)
+        state, sums = run_quickly(update, state, reference, batch, targets, rollouts, scored)
+    return collect(figures=figures, sums=sums, params=state.params, averaged=state.averaged)
+
+
+STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step}
+
+
+def global_batch(mesh: Mesh) -> tuple[PromptBatch, TargetBatch]:
+    """Eight images with two phrases each, one of them padding; every process brings its share."""
+    rows = [list(scene.examples[:2]) for scene in scenes(IMAGES)]
+    rows[-1] = rows[-1][:1]
+    share = IMAGES // jax.process_count()
+    rows = rows[jax.process_index() * share :][:share]
+    layout = micro_policy().layout(2)
+    return put_batch(mesh, (prompt_batch(rows, layout), target_batch(rows, layout)))
+
+
+def collect(**trees: object) -> Results:
+    """All leaves by path; every device must hold all of each."""
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    split = [jax.tree_util.keystr(path) for path, leaf in leaves if not leaf.sharding.is_fully_replicated]
+    assert not split, f"not replicated: {split}"
+    return {jax.tree_util.keystr(path): to_host(leaf) for path, leaf in leaves}
+
+
+def main(stage: str, out: str, *where: str) -> None:
+    """See the module."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if len(where) == 1:
+        mesh = make_mesh(jax.devices()[: int(where[0])])
+    else:
+        port, processes, number = map(int, where)
+        jax.distributed.initialize(f"localhost:{port}", processes, number)
+        mesh = make_mesh()
+    np.savez(out, **STEPS[stage](mesh))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,119 @@
+"""Pairs of coarse outline and ground truth, and the buffer that keeps them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moonseg_jax.errors import UserError
+from moonseg_jax.pairs import FIELDS, MIN_IOU, PairBuffer, crop_image, crop_mask, crop_rectangle, make_pairs
+from moonseg_jax.types import CoarsePairs, EdgeBatch
+
+SIDE = 16
+
+
+def test_crop_grows_by_a_quarter_per_side_and_stays_in_the_image():
+    boxes = jnp.array([[0.5, 0.5, 0.4, 0.2], [0.1, 0.9, 0.2, 0.4]])
+    np.testing.assert_allclose(crop_rectangle(boxes), [[0.2, 0.35, 0.8, 0.65], [0, 0.625, 0.25, 1]], atol=1e-6)
+
+
+def squares(corners) -> EdgeBatch:
+    """One axis-parallel rectangle per row, corners x0, y0, x1, y1 in units of the image."""
+    points = []
+    for x0, y0, x1, y1 in corners:
+        ring = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+        points.append([[ring[i], ring[(i + 1) % 4]] for i in range(4)])
+    shape = (len(points), 4)
+    return EdgeBatch(
+        points=jnp.array(points), valid=jnp.ones(shape, bool), subpath=jnp.zeros(shape, jnp.int32)
+    )  # fmt: skip
+
+
+def pairs_of(iou, version=0) -> CoarsePairs:
+    iou = np.asarray(iou, np.float32)
+    count = len(iou)
+    return CoarsePairs(
+        example_ids=np.arange(count, dtype=np.int32), crops=np.zeros((count, 4), np.float32),
+        coarse=np.full((count, SIDE * SIDE // 8), 255, np.uint8), iou=iou,
+        policy_version=np.full(count, version, np.int32),
+    )  # fmt: skip
+
+
+def test_outlines_are_drawn_in_the_frame_of_their_crop():
+    # The box is the square itself, so the crop is one and a half times as wide and the square fills its middle.
+    corners = [[0.2, 0.4, 0.6, 0.8]]
+    made = make_pairs(
+        jnp.array([7]), jnp.array([[0.4, 0.6, 0.4, 0.4]]), squares(corners), jnp.array([0.5]), jnp.int32(3), 12
+    )
+    np.testing.assert_allclose(made.crops, [[0.1, 0.3, 0.7, 0.9]], atol=1e-6)
+    mask = np.unpackbits(np.asarray(made.coarse[0]), count=144).reshape(12, 12)
+    expected = np.zeros((12, 12), int)
+    expected[2:10, 2:10] = 1
+    np.testing.assert_array_equal(mask, expected)
+    assert (int(made.example_ids[0]), int(made.policy_version[0]), float(made.iou[0])) == (7, 3, 0.5)
+
+
+def test_outlines_of_other_objects_are_marked_and_dropped():
+    box = jnp.tile(jnp.array([[0.5, 0.5, 0.5, 0.5]]), (3, 1))
+    iou = jnp.array([MIN_IOU, MIN_IOU - 0.01, 0.9])
+    made = make_pairs(
+        jnp.arange(3), box, squares([[0.25, 0.25, 0.75, 0.75]] * 3), iou, jnp.int32(0), SIDE
+    )  # fmt: skip
+    buffer = PairBuffer(100, SIDE)
+    buffer.add(made)
+    assert buffer.example_ids().tolist() == [0, 2]
+    example_id, rectangle, mask = buffer.pair(1)
+    assert example_id == 2
+    np.testing.assert_allclose(rectangle, [0.125, 0.125, 0.875, 0.875])
+    np.testing.assert_array_equal(mask, np.unpackbits(np.asarray(made.coarse[2])).reshape(SIDE, SIDE))
+
+
+def test_full_bands_keep_their_newest_pairs():
+    buffer = PairBuffer(10, SIDE)
+    buffer.add(pairs_of([0.95, 0.96, 0.97, 0.15, 1.0], version=1))
+    buffer.add(pairs_of([0.5, 0.91], version=2))
+    kept = buffer.state()
+    np.testing.assert_allclose(sorted(kept["iou"]), [0.15, 0.5, 0.91, 1.0])
+    assert sorted(kept["policy_version"]) == [1, 1, 2, 2]
+
+
+def test_state_and_file_bring_the_buffer_back(tmp_path):
+    buffer = PairBuffer(10, SIDE)
+    buffer.add(pairs_of([0.2, 0.6, 0.9], version=4))
+    restored = PairBuffer(10, SIDE)
+    restored.load_state(buffer.state())
+    buffer.save(tmp_path / "pairs.npz")
+    read = PairBuffer.load(tmp_path / "pairs.npz", SIDE)
+    for other in (restored, read):
+        for name in FIELDS:
+            np.testing.assert_array_equal(other.state()[name], buffer.state()[name])
+
+
+def test_missing_or_foreign_files_are_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match="no such file of pairs"):
+        PairBuffer.load(tmp_path / "pairs.npz", SIDE)
+    PairBuffer(10, SIDE).save(tmp_path / "pairs.npz")
+    with pytest.raises(UserError, match="crops of 16 px, the model's are 96 px"):
+        PairBuffer.load(tmp_path / "pairs.npz", 96)
+
+
+def test_a_crop_of_whole_pixels_at_its_own_size_is_a_window():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (32, 64, 3), np.uint8)
+    rectangle = np.array([16 / 64, 8 / 32, 32 / 64, 24 / 32])
+    np.testing.assert_array_equal(crop_image(image, rectangle, 16), image[8:24, 16:32])
+    np.testing.assert_array_equal(crop_mask(image[..., 0] > 99, rectangle, 16), image[8:24, 16:32, 0] > 99)
+
+
+def test_pixels_and_outlines_share_one_frame():
+    # A square drawn as edges, as a mask and as pixels must look the same in any crop, odd fractions included.
+    mask = np.zeros((96, 96), bool)
+    mask[30:60, 21:51] = True
+    box = jnp.array([[0.41, 0.44, 0.37, 0.39]])
+    edges = squares([[21 / 96, 30 / 96, 51 / 96, 60 / 96]])
+    made = make_pairs(jnp.array([0]), box, edges, jnp.array([1.0]), jnp.int32(0), 96)
+    drawn = np.unpackbits(np.asarray(made.coarse[0])).reshape(96, 96).astype(bool)
+    rectangle = np.asarray(made.crops[0])
+    cut = crop_mask(mask, rectangle, 96)
+    pixels = crop_image(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), rectangle, 96)[..., 0] >= 128
+    for other in (cut, pixels):
+        assert np.count_nonzero(drawn & other) / np.count_nonzero(drawn | other) > 0.98
