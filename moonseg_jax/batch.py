@@ -15,7 +15,7 @@ from moonseg_jax.config import ModelConfig
 from moonseg_jax.images import pack_crops
 from moonseg_jax.paths.target import encode_target
 from moonseg_jax.paths.vocabulary import Vocabulary
-from moonseg_jax.types import Example, PromptBatch, Scene, TargetBatch
+from moonseg_jax.types import Example, PromptBatch, TargetBatch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,6 @@ def to_raster(mask: Bool[np.ndarray, "H W"], side: int) -> Bool[np.ndarray, "R R
     shrinking = mask.shape[0] >= side and mask.shape[1] >= side
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     return cv2.resize(mask.astype(np.float32), (side, side), interpolation=interpolation) >= 0.5
-
-
-def choose_phrases(scene: Scene, phrases: int, rng: np.random.Generator | None) -> list[Example]:
-    """At most `phrases` examples: the first ones in order, or a random choice where `rng` is given."""
-    examples = list(scene.examples)
-    if rng is not None:
-        examples = [examples[i] for i in rng.permutation(len(examples))]
-    return examples[:phrases]
 
 
 def prompt_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> PromptBatch:

@@ -51,8 +51,10 @@ class Checkpoints:
         abstract = jax.tree.map(_abstract, like)
         try:
             loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "rest": None})
-        except ValueError as error:
-            raise UserError(f"{self.folder}, step {step}: not a checkpoint of this model ({error})") from error
+        except (ValueError, KeyError) as error:
+            # Orbax wraps what went wrong in a KeyError that prints the whole tree.
+            reason = error.__cause__ or error
+            raise UserError(f"{self.folder}, step {step}: not a checkpoint of this model ({reason})") from error
         return step, loaded["state"], _unpack(loaded["rest"])
 
     def close(self) -> None:
@@ -65,9 +67,14 @@ def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _pack(rest: Any) -> Any:
-    """Numbers become arrays: Orbax restores those in kind."""
-    return jax.tree.map(np.asarray, rest)
+    """Numbers become arrays: Orbax restores those in kind. Arrays grow by a row: it refuses empty ones."""
+
+    def pack(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        return np.concatenate([array, np.zeros((1, *array.shape[1:]), array.dtype)]) if array.ndim else array
+
+    return jax.tree.map(pack, rest)
 
 
 def _unpack(rest: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.item() if leaf.ndim == 0 else np.asarray(leaf), rest)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:-1] if leaf.ndim else leaf.item(), rest)

@@ -13,6 +13,8 @@ import tyro
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
+MAY_DIFFER_ON_RESUME = ("steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every")
+"""Settings a resumed run may change: how long it is and how often it reports."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
@@ -47,12 +49,17 @@ class Train:
         prog = f"moonseg train {self.stage} --config {self.config}"
         config = config_file.with_overrides(config_file.load_config(self.config, self.stage), overrides, prog=prog)
         out = self.out or Path("runs") / f"{self.config.stem}-{self.stage}"
-        opened = RunDirectory.resume if self.resume else RunDirectory.create
-        run = opened(out, self.stage, config_file.config_text(config))
+        text = config_file.config_text(config)
+        if self.resume:
+            run = RunDirectory.resume(out, self.stage, text, may_differ=MAY_DIFFER_ON_RESUME)
+        else:
+            run = RunDirectory.create(out, self.stage, text)
 
         from moonseg_jax import train
+        from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.train_config import RlConfig, SftConfig
 
+        keep_compiled_programs()
         if isinstance(config, SftConfig):
             train.run_sft(config, run, self.resume)
         elif isinstance(config, RlConfig):
@@ -163,7 +170,10 @@ class Segment:
             raise UserError('the phrase is empty: say what to segment, for example "the red ring"')
         if not self.image.is_file():
             raise UserError(f"no image {self.image}")
+        from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.predict import Segmenter
+
+        keep_compiled_programs()
 
         segmentation = Segmenter.load(self.checkpoint, self.refiner).segment(self.image, self.phrase)
         segmentation.save(self.out)
@@ -194,9 +204,11 @@ class Evaluate:
         Raises:
           UserError: A checkpoint or the data cannot be used, or there are too few scenes.
         """
+        from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.judge import evaluate_checkpoint
         from moonseg_jax.run_directory import write_json
 
+        keep_compiled_programs()
         figures = evaluate_checkpoint(
             policy=self.checkpoint, refiner=self.refiner, data=self.data, scenes=self.scenes, seed=self.seed
         )
@@ -226,7 +238,10 @@ class Quickstart:
         """
         if not self.minutes > 0:
             raise UserError(f"--minutes must be greater than 0, got {self.minutes}")
+        from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.quickstart import quickstart
+
+        keep_compiled_programs()
 
         quickstart(out=self.out, seed=self.seed, minutes=self.minutes, from_scratch=self.from_scratch)
 

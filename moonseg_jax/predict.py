@@ -24,7 +24,6 @@ from moonseg_jax.types import Example, Scene
 
 OK = "ok"
 EMPTY_PATH = "empty path: the policy drew nothing"
-TINT = np.array([255, 64, 64], np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Segmentation:
     status: str
 
     def save(self, path: Path) -> None:
-        """Writes `.png` (photo with the mask and the path's outline), `.svg` (the path) or `.json` (everything).
+        """Writes `.png` (the mask, 0 and 255), `.svg` (the path) or `.json` (path, box, mask and status).
 
         Raises:
           UserError: another ending, or the file cannot be written.
@@ -71,10 +70,7 @@ class Segmentation:
         }
 
     def _save_png(self, path: Path) -> None:
-        tinted = self.image.astype(np.float32)
-        tinted[self.mask] = 0.5 * tinted[self.mask] + 0.5 * TINT
-        tinted[~self.mask] *= 0.75
-        Image.fromarray(tinted.astype(np.uint8)).save(path)
+        Image.fromarray(np.where(self.mask, 255, 0).astype(np.uint8)).save(path)
 
     def _save_svg(self, path: Path) -> None:
         height, width = self.image.shape[:2]

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from data_pipelines.build import build_shapes
 from data_pipelines.source import open_split
-from experiments import shapes_tiny
 from moonseg_jax.compilation import compiled_programs
+from moonseg_jax.config_file import load_config
 from moonseg_jax.evaluate import held_out_scenes
 from moonseg_jax.judge import Judgement, judge
 from moonseg_jax.predict import shipped
@@ -26,6 +26,7 @@ from moonseg_jax.run_directory import RunDirectory, write_json
 from moonseg_jax.train import run_refiner, run_rl, run_sft
 from moonseg_jax.train_config import LoopConfig
 
+RECIPE = Path("experiments/shapes_tiny.py")
 DATA_SEED = 1_000
 """Added to the run's seed: scenes of a quickstart are none of those the shipped policy was trained on."""
 TRAIN_SCENES, HELD_OUT_SCENES = 4_000, 500
@@ -61,18 +62,18 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
     start = shipped("sft")
     if from_scratch:
         console.rule("2a. supervised learning from scratch")
-        sft = _scaled(shapes_tiny.sft(), data, seed, scale)
+        sft = _scaled(load_config(RECIPE, "sft"), data, seed, scale)
         run_sft(sft, _stage(out, "sft", sft), False)
         start = out / "sft" / "best"
     before = judge(start, None, scenes, phrases=PHRASES_JUDGED, seed=seed)
 
     console.rule("2. reinforcement learning on mask IoU")
-    rl = dataclasses.replace(_scaled(shapes_tiny.rl(), data, seed, scale), start_from=str(start))
+    rl = dataclasses.replace(_scaled(load_config(RECIPE, "rl"), data, seed, scale), start_from=str(start))
     run_rl(rl, _stage(out, "rl", rl), False)
 
     console.rule("3. refiner on the rollouts of that stage")
     refiner = dataclasses.replace(
-        _scaled(shapes_tiny.refiner(), data, seed, scale),
+        _scaled(load_config(RECIPE, "refiner"), data, seed, scale),
         policy=str(out / "rl" / "last"), pairs=str(out / "rl" / "pairs.npz"),
     )  # fmt: skip
     run_refiner(refiner, _stage(out, "refiner", refiner), False)

@@ -54,6 +54,11 @@ class Refiner:
         self._params = (policy_params, head_params)
         self._run = jax.jit(functools.partial(_improve, policy, make_head(policy.config)))
 
+    @property
+    def head_params(self) -> Any:
+        """Parameters of the head."""
+        return self._params[1]
+
     def replace_head(self, head_params: Any) -> None:
         """Goes on with other parameters of the head, of the same sizes: nothing is compiled again."""
         self._params = (self._params[0], head_params)

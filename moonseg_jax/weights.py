@@ -79,7 +79,7 @@ def load_model_config(folder: Path) -> ModelConfig:
             refiner=RefinerHeadConfig(**parts["refiner"]),
             paths=PathConfig(**parts["paths"]),
         )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a model config this version can read: {error}") from error
 
 

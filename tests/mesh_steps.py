@@ -1,17 +1,13 @@
-"""One training step of every stage on a given mesh, for the tests that compare meshes with each other.
+"""One training step of every stage on a given mesh: a program for the tests that compare meshes."""
 
-As a program: python mesh_steps.py STAGE OUT.npz DEVICES              on a mesh of the first so many devices
-              python mesh_steps.py STAGE OUT.npz PORT PROCESSES NUMBER  as one of several processes, all devices
-"""
-
-import sys
+import argparse
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from tiny_models import micro_params, micro_policy, run_quickly, scenes
+from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
 from moonseg_jax.learner.policy import make_policy_step
@@ -39,24 +35,26 @@ def sft_step(mesh: Mesh) -> Results:
         heat_weight=0.5, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):
-        state, sums = run_quickly(step, state, *global_batch(mesh))
+        inputs = (state, *global_batch(mesh))
+        state, sums = compile_quickly(step, *inputs)(*inputs)
     return collect(sums=sums, params=state.params, averaged=state.averaged)
 
 
 def rl_step(mesh: Mesh) -> Results:
-    """Rollouts and one update from them, with every term of the loss."""
+    """Rollouts and one update from them."""
     policy = micro_policy()
     state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
-    reference = put_replicated(mesh, micro_params(seed=1))
     rollout = make_rollout(policy, group=2, temperature=0.9, length_penalty=0.01, seed=3)
     update = make_policy_step(
         policy.model, policy.grammar, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
-        clip_high=0.3, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.9,
+        clip_high=0.3, entropy_weight=0.01, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):
         batch, targets = global_batch(mesh)
-        rollouts, scored, _, figures = run_quickly(rollout, state.params["policy"], batch, 5)
-        state, sums = run_quickly(update, state, reference, batch, targets, rollouts, scored)
+        prompts = (state.params["policy"], batch, 5)
+        rollouts, scored, _, figures = compile_quickly(rollout, *prompts)(*prompts)
+        inputs = (state, None, batch, targets, rollouts, scored)
+        state, sums = compile_quickly(update, *inputs)(*inputs)
     return collect(figures=figures, sums=sums, params=state.params, averaged=state.averaged)
 
 
@@ -81,17 +79,22 @@ def collect(**trees: object) -> Results:
     return {jax.tree_util.keystr(path): to_host(leaf) for path, leaf in leaves}
 
 
-def main(stage: str, out: str, *where: str) -> None:
-    """See the module."""
+def main() -> None:
+    """Reads the command line, writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STEPS)
+    parser.add_argument("out", help="results go to OUT-DEVICES.npz")
+    parser.add_argument("--devices", type=int, nargs="+", help="meshes of the first so many devices; default all")
+    parser.add_argument("--process", type=int, nargs=3, metavar=("PORT", "COUNT", "INDEX"))
+    options = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "highest")
-    if len(where) == 1:
-        mesh = make_mesh(jax.devices()[: int(where[0])])
-    else:
-        port, processes, number = map(int, where)
-        jax.distributed.initialize(f"localhost:{port}", processes, number)
-        mesh = make_mesh()
-    np.savez(out, **STEPS[stage](mesh))
+    if options.process is not None:
+        port, count, index = options.process
+        jax.distributed.initialize(f"localhost:{port}", count, index)
+    for devices in options.devices or [jax.device_count()]:
+        results = STEPS[options.stage](make_mesh(jax.devices()[:devices]))
+        np.savez(f"{options.out}-{devices}.npz", **results)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -16,7 +16,7 @@ LAYERS = (
     {"rewards"},
     {"weights"},
     {"batch", "policy"},
-    {"rollout", "mask_cleaning", "pairs"},
+    {"rollout", "mask_cleaning", "corruption", "pairs"},
     {"learner"},
     {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation"},
     {"train_config", "config_file", "loop"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,7 +51,8 @@ def micro_policy(experts: int = 4) -> Policy:
 
 
 def micro_params(experts: int = 4, seed: int = 0) -> Any:
-    """Random parameters, biases included; `Z` is likely enough that completions differ in length."""
+    """Random parameters, biases included. Boxes are large and `Z` likely, so that rollouts overlap with the ground
+    truth and differ in length."""
     policy = micro_policy(experts)
     rng = np.random.default_rng(seed)
 
@@ -64,6 +66,7 @@ def micro_params(experts: int = 4, seed: int = 0) -> Any:
 
     params = jax.tree_util.tree_map_with_path(draw, _shapes(experts))
     params["text"]["head"]["bias"][policy.vocabulary.command_ids["Z"]] += 3.0
+    params["region"]["size_decoder"]["bias"].reshape(2, -1)[:, 34:] += 3.0
     return params
 
 
@@ -78,6 +81,6 @@ def scenes(count: int) -> tuple[Scene, ...]:
     return tuple(generate_scene(0, index, 1, "train", 48) for index in range(count))
 
 
-def run_quickly(jitted: Any, *args: Any) -> Any:
-    """Calls a jitted function once, compiled without optimisation."""
-    return jitted.lower(*args).compile(compiler_options=QUICK)(*args)
+def compile_quickly(jitted: Any, *args: Any) -> Callable[..., Any]:
+    """A jitted function compiled for these arguments without optimisation."""
+    return jitted.lower(*args).compile(compiler_options=QUICK)

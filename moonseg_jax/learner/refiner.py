@@ -125,16 +125,17 @@ def make_refiner_step(
     iterations = head.config.iterations
 
     @jax.jit
-    def start(params: Any, policy: Any, crops: Array, coarse: Array) -> tuple[tuple[Array, Array], Unrolled]:
+    def start(params: Any, policy: Any, crops: Array, coarse: Array) -> tuple[Any, Unrolled]:
         features = model.apply({"params": policy}, crops, method="encode_crops")
         zero = (jnp.zeros(()), jnp.zeros(()))
         sums = {name: zero for name in ("mask", "iou", "refined_iou")}
         return features, Unrolled(coarse.astype(jnp.float32), jax.tree.map(jnp.zeros_like, params), sums)
 
     @functools.partial(jax.jit, donate_argnums=2)
-    def iterate(params: Any, features: tuple[Array, Array], so_far: Unrolled, truth: Array) -> Unrolled:
+    def iterate(params: Any, features: Any, so_far: Unrolled, truth: Array) -> Unrolled:
         def loss(params: Any) -> tuple[Array, tuple[dict[str, SumAndCount], Array]]:
-            logits, scores = head.apply({"params": params["refiner"]}, *features, so_far.masks)
+            output: Any = head.apply({"params": params["refiner"]}, *features, so_far.masks)
+            logits, scores = output
             sums = refiner_sums(
                 logits, scores, truth, kind=kind, best_of_masks=best_of_masks, boundary_weight=boundary_weight,
                 dice_weight=dice_weight,
@@ -148,7 +149,7 @@ def make_refiner_step(
             masks, jax.tree.map(jnp.add, so_far.gradients, gradients), {**total, "refined_iou": sums["refined_iou"]}
         )
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=0)
     def finish(state: LearnerState, gradients: Any) -> tuple[LearnerState, Array]:
         return apply_gradients(state, gradients, optimizer, average_decay)
 

@@ -1,18 +1,20 @@
-"""The assembled policy: passes agree with each other, at tiny size with routed experts."""
+"""The assembled policy: passes agree with each other, with dense and routed blocks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import micro, micro_params
 
 from moonseg_jax.config import moondream3, small, tiny
 from moonseg_jax.model import moe
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.text import empty_cache
 
-CONFIG = tiny()
+CONFIG = micro()
 MODEL = Moondream(CONFIG)
 
 
@@ -28,9 +30,10 @@ def prompts(images: int, rows: int, seed: int = 0) -> tuple:
 
 @pytest.fixture(scope="module")
 def params():
-    return MODEL.init(jax.random.key(0), *prompts(1, 1))["params"]
+    return micro_params()
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def apply(params, method, *args, **kwargs):
     return MODEL.apply({"params": params}, *args, method=method, **kwargs)
 
@@ -105,7 +108,7 @@ def test_expert_products_agree_with_a_loop_over_tokens(experts):
         for expert, weight in zip(chosen[token], weights[token]):
             expected[token] += weight * np.asarray(moe.gated(x[token] @ up[expert])) @ down[expert]
     for product in (moe.all_experts, moe.grouped_experts, moe.ragged_experts):
-        out = product(*map(jnp.asarray, (x, up, down, chosen, weights)))
+        out = jax.jit(product)(*map(jnp.asarray, (x, up, down, chosen, weights)))
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import micro_params, micro_policy, scenes
+from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch
 from moonseg_jax.learner.policy import rollout_statistics
@@ -32,6 +32,12 @@ SCENES = [scene.examples for scene in scenes(6)]
 BATCH = batch_of(SCENES[:3])
 
 
+def compiled(experts: int, function, *args):
+    """As users compile it for four experts, quickly for others."""
+    jitted = jax.jit(function)
+    return jitted.lower(*args).compile() if experts == 4 else compile_quickly(jitted, *args)
+
+
 @functools.cache
 def sampler(temperature: float, experts: int = 4):
     policy = micro_policy(experts)
@@ -40,7 +46,7 @@ def sampler(temperature: float, experts: int = 4):
         keys = sample_keys(jax.random.key(7), version, batch.example_ids, GROUP)
         return sample(policy.model, policy.grammar, params, batch, keys, GROUP, temperature)
 
-    return jax.jit(run)
+    return compiled(experts, run, micro_params(experts), BATCH, 0)
 
 
 def by_example(batch, rollouts):
@@ -57,8 +63,9 @@ def test_stored_log_probabilities_are_the_learners(temperature, experts):
     assert len(np.unique(BATCH.prompt_lengths)) > 1
     rollouts = sampler(temperature, experts)(params, BATCH, 0)
     assert len(np.unique(rollouts.lengths)) > 3 and min(rollouts.lengths) < BUDGET
-    learner = jax.jit(functools.partial(rollout_statistics, policy.model, policy.grammar), static_argnums=3)
-    found = learner(params, BATCH, rollouts, temperature)
+    learner = functools.partial(rollout_statistics, policy.model, policy.grammar, temperature=temperature)
+    inputs = (params, BATCH, rollouts)
+    found = compiled(experts, learner, *inputs)(*inputs)
     np.testing.assert_allclose(rollouts.log_probs, found.log_probs, rtol=0, atol=1e-5)
     assert rollouts.log_probs.min() < -3.0
 

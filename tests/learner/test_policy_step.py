@@ -1,0 +1,115 @@
+"""The gradient step of reinforcement learning: what it pays for, what it leaves alone, what else it reports."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_models import compile_quickly, micro_params, micro_policy, scenes
+
+from moonseg_jax.batch import prompt_batch, target_batch
+from moonseg_jax.learner.policy import make_policy_step, rollout_statistics
+from moonseg_jax.learner.state import init_state
+from moonseg_jax.types import FINISH_CLOSED, Rollouts, Scored
+
+POLICY = micro_policy()
+LAYOUT = POLICY.layout(2)
+ROWS = [scene.examples[:2] for scene in scenes(3)]
+ROWS[2] = ROWS[2][:1]
+BATCH, TARGETS = prompt_batch(ROWS, LAYOUT), target_batch(ROWS, LAYOUT)
+VALID = BATCH.valid.reshape(-1)
+IOU = np.array([[0.9, 0.1], [0.2, 0.4], [0.5, 0.5], [0.3, 0.8], [0.6, 0.1], [0.0, 1.0]], np.float32)
+"""Of two samples per prompt; the last prompt is padding."""
+FLAT_GROUP = 2
+
+
+OTHER = [1, 0, 3, 2, 0, 0]
+"""The prompt whose target is the second sample of each."""
+
+
+@functools.cache
+def compiled_statistics():
+    learner = functools.partial(rollout_statistics, POLICY.model, POLICY.grammar, temperature=1.0)
+    return compile_quickly(
+        jax.jit(lambda params, rollouts: learner(params, BATCH, rollouts).log_probs), micro_params(), samples()
+    )
+
+
+@functools.cache
+def samples() -> Rollouts:
+    """Two samples per prompt: its own traced target and another prompt's."""
+    own = [leaf.reshape(6, *leaf.shape[2:]) for leaf in (TARGETS.token_ids, TARGETS.bins, TARGETS.lengths)]
+    ids, bins, lengths = (np.stack([leaf, leaf[OTHER]], axis=1).reshape(12, *leaf.shape[1:]) for leaf in own)
+    return Rollouts(
+        token_ids=ids, bins=bins, log_probs=np.zeros(ids.shape, np.float32), lengths=lengths,
+        finish=np.full(12, FINISH_CLOSED), experts=None,
+    )  # fmt: skip
+
+
+WITHIN = np.arange(samples().token_ids.shape[1]) < samples().lengths[:, None]
+
+
+def log_probs(params):
+    return np.where(WITHIN, compiled_statistics()(params, samples()), 0.0)
+
+
+@functools.cache
+def compiled_step(**weights: float):
+    step = make_policy_step(
+        POLICY.model, POLICY.grammar, optax.sgd(1e-3), temperature=1.0, baseline="leave-one-out", clip_low=0.2,
+        clip_high=0.2, average_decay=0.5, **weights,
+    )  # fmt: skip
+    return compile_quickly(step, fresh_state(), *inputs(IOU, micro_params()))
+
+
+def fresh_state():
+    return init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), optax.sgd(1e-3))
+
+
+def inputs(iou, reference):
+    rollouts = samples().replace(log_probs=log_probs(micro_params()))
+    scored = Scored(iou=iou.reshape(-1), reward=iou.reshape(-1))
+    return reference, BATCH, TARGETS, rollouts, scored
+
+
+def reward_only():
+    return compiled_step(entropy_weight=0.0, kl_weight=0.0, supervised_weight=0.0)
+
+
+def test_the_first_step_pays_each_sequence_its_advantage_per_token():
+    _, sums = reward_only()(fresh_state(), *inputs(IOU, micro_params()))
+    counted = VALID & (np.arange(6) != FLAT_GROUP)
+    gap = IOU[:, 0] - IOU[:, 1]
+    lengths = samples().lengths.reshape(6, 2)
+    gain = (gap * (lengths[:, 0] - lengths[:, 1]))[counted].sum()
+    np.testing.assert_allclose(sums["policy_loss"], (-gain, 8), rtol=1e-4)
+    np.testing.assert_array_equal(sums["flat_groups"], (1, 5))
+    np.testing.assert_array_equal(sums["clip_fraction"], (0, lengths[counted].sum()))
+    np.testing.assert_allclose(sums["mismatch_kl"][0], 0.0, atol=1e-6)
+
+
+def test_a_step_makes_better_samples_likelier_than_worse_ones():
+    state, _ = reward_only()(fresh_state(), *inputs(IOU, micro_params()))
+    gained = (log_probs(state.params["policy"]) - log_probs(micro_params())).sum(axis=1).reshape(6, 2)
+    gap = (gained[:, 0] - gained[:, 1]) * np.sign(IOU[:, 0] - IOU[:, 1])
+    counted = VALID & (np.arange(6) != FLAT_GROUP)
+    assert (gap[counted] > 0).sum() >= 3 and gap[counted].sum() > 0.1
+
+
+def test_flat_groups_and_padding_leave_the_parameters_alone():
+    flat = np.where(VALID[:, None], 0.5, IOU)
+    state, sums = reward_only()(fresh_state(), *inputs(flat, micro_params()))
+    jax.tree.map(np.testing.assert_array_equal, state.params["policy"], micro_params())
+    np.testing.assert_array_equal(sums["flat_groups"], (5, 5))
+
+
+@pytest.mark.parametrize(("seed", "least", "most"), [(0, 0.0, 1e-6), (1, 0.1, np.inf)])
+def test_reference_and_supervised_terms_are_reported(seed, least, most):
+    every = compiled_step(entropy_weight=0.1, kl_weight=0.1, supervised_weight=0.1)
+    _, sums = every(fresh_state(), *inputs(IOU, micro_params(seed=seed)))
+    divergence, tokens = sums["reference_kl"]
+    assert least <= divergence / tokens <= most
+    own = log_probs(micro_params()).reshape(6, 2, -1)[VALID, 0]
+    np.testing.assert_allclose(sums["supervised"], (-own.sum(), TARGETS.lengths.sum()), rtol=1e-4)
