@@ -51,14 +51,18 @@ def rl_step(mesh: Mesh) -> Results:
     )  # fmt: skip
     with jax.set_mesh(mesh):
         batch, targets = global_batch(mesh)
+        # The background is the target: random paths overlap with it, so that few groups are flat.
+        batch = batch.replace(ground_truth=~batch.ground_truth)
         prompts = (state.params["policy"], batch, 5)
         rollouts, scored, _, figures = compile_quickly(rollout, *prompts)(*prompts)
         inputs = (state, None, batch, targets, rollouts, scored)
         state, sums = compile_quickly(update, *inputs)(*inputs)
+    assert sums["flat_groups"][0] < IMAGES, "too few groups teach anything"
     return collect(figures=figures, sums=sums, params=state.params, averaged=state.averaged)
 
 
 STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step}
+"""Stage → its step, from placing the parameters to collecting the results."""
 
 
 def global_batch(mesh: Mesh) -> tuple[PromptBatch, TargetBatch]:
@@ -82,8 +86,8 @@ def collect(**trees: object) -> Results:
 def main() -> None:
     """Reads the command line, writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=STEPS)
-    parser.add_argument("out", help="results go to OUT-DEVICES.npz")
+    parser.add_argument("out", help="results go to OUT-STAGE-DEVICES.npz")
+    parser.add_argument("--stages", choices=STEPS, nargs="+", default=list(STEPS))
     parser.add_argument("--devices", type=int, nargs="+", help="meshes of the first so many devices; default all")
     parser.add_argument("--process", type=int, nargs=3, metavar=("PORT", "COUNT", "INDEX"))
     options = parser.parse_args()
@@ -92,8 +96,9 @@ def main() -> None:
         port, count, index = options.process
         jax.distributed.initialize(f"localhost:{port}", count, index)
     for devices in options.devices or [jax.device_count()]:
-        results = STEPS[options.stage](make_mesh(jax.devices()[:devices]))
-        np.savez(f"{options.out}-{devices}.npz", **results)
+        mesh = make_mesh(jax.devices()[:devices])
+        for stage in options.stages:
+            np.savez(f"{options.out}-{stage}-{devices}.npz", **STEPS[stage](mesh))
 
 
 if __name__ == "__main__":

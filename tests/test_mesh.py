@@ -16,15 +16,22 @@ from moonseg_jax.sharding import make_mesh
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.parametrize("stage", STEPS)
-def test_a_step_on_eight_devices_equals_the_step_on_one(stage, tmp_path):
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Where the results lie, one file per stage and mesh."""
+    out = tmp_path_factory.mktemp("mesh") / "step"
     path = os.pathsep.join([str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
-        [sys.executable, str(FOLDER / "mesh_steps.py"), stage, str(tmp_path / "step"), "--devices", "1", "8"],
+        [sys.executable, str(FOLDER / "mesh_steps.py"), str(out), "--devices", "1", "8"],
         env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"},
-        check=True, timeout=300,
+        check=True, timeout=600,
     )  # fmt: skip
-    one, eight = (dict(np.load(tmp_path / f"step-{devices}.npz")) for devices in (1, 8))
+    return out
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_a_step_on_eight_devices_equals_the_step_on_one(stage, results):
+    one, eight = (dict(np.load(f"{results}-{stage}-{devices}.npz")) for devices in (1, 8))
     assert one.keys() == eight.keys()
     for name, value in one.items():
         np.testing.assert_allclose(eight[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

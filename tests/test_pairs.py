@@ -104,6 +104,14 @@ def test_a_crop_of_whole_pixels_at_its_own_size_is_a_window():
     np.testing.assert_array_equal(crop_mask(image[..., 0] > 99, rectangle, 16), image[8:24, 16:32, 0] > 99)
 
 
+def test_pixel_centres_lie_at_halves():
+    # Stretched to half its size, a pixel lies in the middle of four.
+    image = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)
+    rectangle = np.array([4 / 40, 8 / 40, 36 / 40, 40 / 40])
+    expected = image[8:40, 4:36].reshape(16, 2, 16, 2, 3).mean((1, 3))
+    assert np.abs(crop_image(image, rectangle, 16) - expected).max() <= 1
+
+
 def test_pixels_and_outlines_share_one_frame():
     # A square drawn as edges, as a mask and as pixels must look the same in any crop, odd fractions included.
     mask = np.zeros((96, 96), bool)

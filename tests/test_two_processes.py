@@ -28,8 +28,8 @@ def test_two_processes_take_the_step_of_one(tmp_path):
     processes = [
         subprocess.Popen(
             [
-                sys.executable, str(FOLDER / "mesh_steps.py"), "rl", str(tmp_path / f"process{index}"),
-                "--process", port, "2", str(index),
+                sys.executable, str(FOLDER / "mesh_steps.py"), str(tmp_path / f"process{index}"),
+                "--stages", "rl", "--process", port, "2", str(index),
             ],
             env=environment,
         )
@@ -37,13 +37,13 @@ def test_two_processes_take_the_step_of_one(tmp_path):
     ]  # fmt: skip
     try:
         expected = STEPS["rl"](make_mesh(jax.devices()[:1]))
-        codes = [process.wait(timeout=300) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert codes == [0, 0]
     for index in range(2):
-        found = dict(np.load(tmp_path / f"process{index}-2.npz"))
+        found = dict(np.load(tmp_path / f"process{index}-rl-2.npz"))
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -51,8 +51,8 @@ def micro_policy(experts: int = 4) -> Policy:
 
 
 def micro_params(experts: int = 4, seed: int = 0) -> Any:
-    """Random parameters, biases included. Boxes are large and `Z` likely, so that rollouts overlap with the ground
-    truth and differ in length."""
+    """Random parameters, biases included. Boxes are large and `Z` likely, so that paths cover
+    something and differ in length."""
     policy = micro_policy(experts)
     rng = np.random.default_rng(seed)
 

@@ -22,7 +22,9 @@ BATCH, TARGETS = prompt_batch(ROWS, LAYOUT), target_batch(ROWS, LAYOUT)
 VALID = BATCH.valid.reshape(-1)
 IOU = np.array([[0.9, 0.1], [0.2, 0.4], [0.5, 0.5], [0.3, 0.8], [0.6, 0.1], [0.0, 1.0]], np.float32)
 """Of two samples per prompt; the last prompt is padding."""
-FLAT_GROUP = 2
+COUNTED = VALID & (IOU[:, 0] != IOU[:, 1])
+NO_TARGETS = TARGETS.replace(lengths=0 * TARGETS.lengths)
+OPTIMIZER = optax.sgd(1e-3)
 
 
 OTHER = [1, 0, 3, 2, 0, 0]
@@ -56,60 +58,58 @@ def log_probs(params):
 
 
 @functools.cache
-def compiled_step(**weights: float):
+def compiled_step():
     step = make_policy_step(
-        POLICY.model, POLICY.grammar, optax.sgd(1e-3), temperature=1.0, baseline="leave-one-out", clip_low=0.2,
-        clip_high=0.2, average_decay=0.5, **weights,
+        POLICY.model, POLICY.grammar, OPTIMIZER, temperature=1.0, baseline="leave-one-out", clip_low=0.2,
+        clip_high=0.2, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.5,
     )  # fmt: skip
-    return compile_quickly(step, fresh_state(), *inputs(IOU, micro_params()))
+    return compile_quickly(step, fresh_state(), *inputs(IOU))
 
 
 def fresh_state():
-    return init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), optax.sgd(1e-3))
+    return init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), OPTIMIZER)
 
 
-def inputs(iou, reference):
+def inputs(iou, *, reference=None, targets=TARGETS):
+    """All a step reads beside its state; the reference defaults to the parameters themselves."""
     rollouts = samples().replace(log_probs=log_probs(micro_params()))
     scored = Scored(iou=iou.reshape(-1), reward=iou.reshape(-1))
-    return reference, BATCH, TARGETS, rollouts, scored
-
-
-def reward_only():
-    return compiled_step(entropy_weight=0.0, kl_weight=0.0, supervised_weight=0.0)
+    return reference or micro_params(), BATCH, targets, rollouts, scored
 
 
 def test_the_first_step_pays_each_sequence_its_advantage_per_token():
-    _, sums = reward_only()(fresh_state(), *inputs(IOU, micro_params()))
-    counted = VALID & (np.arange(6) != FLAT_GROUP)
+    _, sums = compiled_step()(fresh_state(), *inputs(IOU))
     gap = IOU[:, 0] - IOU[:, 1]
     lengths = samples().lengths.reshape(6, 2)
-    gain = (gap * (lengths[:, 0] - lengths[:, 1]))[counted].sum()
+    gain = (gap * (lengths[:, 0] - lengths[:, 1]))[COUNTED].sum()
     np.testing.assert_allclose(sums["policy_loss"], (-gain, 8), rtol=1e-4)
     np.testing.assert_array_equal(sums["flat_groups"], (1, 5))
-    np.testing.assert_array_equal(sums["clip_fraction"], (0, lengths[counted].sum()))
+    np.testing.assert_array_equal(sums["clip_fraction"], (0, lengths[COUNTED].sum()))
     np.testing.assert_allclose(sums["mismatch_kl"][0], 0.0, atol=1e-6)
 
 
 def test_a_step_makes_better_samples_likelier_than_worse_ones():
-    state, _ = reward_only()(fresh_state(), *inputs(IOU, micro_params()))
+    state, _ = compiled_step()(fresh_state(), *inputs(IOU, targets=NO_TARGETS))
     gained = (log_probs(state.params["policy"]) - log_probs(micro_params())).sum(axis=1).reshape(6, 2)
     gap = (gained[:, 0] - gained[:, 1]) * np.sign(IOU[:, 0] - IOU[:, 1])
-    counted = VALID & (np.arange(6) != FLAT_GROUP)
-    assert (gap[counted] > 0).sum() >= 3 and gap[counted].sum() > 0.1
+    assert (gap[COUNTED] > 0).sum() >= 3 and gap[COUNTED].sum() > 0.1
 
 
 def test_flat_groups_and_padding_leave_the_parameters_alone():
     flat = np.where(VALID[:, None], 0.5, IOU)
-    state, sums = reward_only()(fresh_state(), *inputs(flat, micro_params()))
+    state, sums = compiled_step()(fresh_state(), *inputs(flat, targets=NO_TARGETS))
     jax.tree.map(np.testing.assert_array_equal, state.params["policy"], micro_params())
     np.testing.assert_array_equal(sums["flat_groups"], (5, 5))
 
 
 @pytest.mark.parametrize(("seed", "least", "most"), [(0, 0.0, 1e-6), (1, 0.1, np.inf)])
-def test_reference_and_supervised_terms_are_reported(seed, least, most):
-    every = compiled_step(entropy_weight=0.1, kl_weight=0.1, supervised_weight=0.1)
-    _, sums = every(fresh_state(), *inputs(IOU, micro_params(seed=seed)))
+def test_distance_from_the_reference_is_measured_per_token(seed, least, most):
+    _, sums = compiled_step()(fresh_state(), *inputs(IOU, reference=micro_params(seed=seed)))
     divergence, tokens = sums["reference_kl"]
     assert least <= divergence / tokens <= most
+
+
+def test_supervision_is_of_the_traced_targets():
+    _, sums = compiled_step()(fresh_state(), *inputs(IOU))
     own = log_probs(micro_params()).reshape(6, 2, -1)[VALID, 0]
     np.testing.assert_allclose(sums["supervised"], (-own.sum(), TARGETS.lengths.sum()), rtol=1e-4)

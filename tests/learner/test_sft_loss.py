@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_models import compile_quickly, micro_params, micro_policy, scenes
+from tiny_models import QUICK, compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
 from moonseg_jax.learner.sft import heat_map_loss, init_heat_map, make_sft_step, sft_sums
@@ -27,14 +27,24 @@ ROWS = [scene.examples[:2] for scene in scenes(4)]
 HEAT_MAP = init_heat_map(jax.random.key(0), POLICY.config.text.width)
 
 
+OPTIMIZER = optax.adam(3e-3)
+
+
 @functools.cache
-def compiled_sums(tokens: int):
-    loss = jax.jit(functools.partial(sft_sums, POLICY.model, POLICY.grammar, tokens=tokens))
-    return compile_quickly(loss, micro_params(), HEAT_MAP, *batch_of(ROWS))
+def compiled_step():
+    step = make_sft_step(
+        POLICY.model, POLICY.grammar, OPTIMIZER, tokens=BUDGET, box_weight=1.0, heat_weight=1.0, average_decay=0.9
+    )
+    return compile_quickly(step, fresh_state(), *batch_of(ROWS))
 
 
-def sums(batch, targets, tokens: int = BUDGET):
-    return jax.device_get(compiled_sums(tokens)(micro_params(), HEAT_MAP, batch, targets))
+def fresh_state():
+    return init_state(jax.tree.map(jnp.array, {"policy": micro_params(), "heat_map": HEAT_MAP}), OPTIMIZER)
+
+
+def sums(batch, targets):
+    """What a first step says of its losses."""
+    return jax.device_get(compiled_step()(fresh_state(), batch, targets)[1])
 
 
 def test_a_batch_is_the_sum_of_its_halves_and_padding_counts_nowhere():
@@ -43,8 +53,8 @@ def test_a_batch_is_the_sum_of_its_halves_and_padding_counts_nowhere():
     lengths = batch_of(ROWS)[1].lengths
     assert whole["box"][1] == 3 * 8 and whole["heat"][1] == 8
     assert whole["path"][1] == lengths.sum() - 3 * 8
-    for name, total in whole.items():
-        np.testing.assert_allclose(total, np.add(halves[0][name], halves[1][name]), rtol=1e-5, err_msg=name)
+    for name in ("box", "path", "heat"):
+        np.testing.assert_allclose(whole[name], np.add(halves[0][name], halves[1][name]), rtol=1e-5, err_msg=name)
 
 
 def with_padding(batch, targets):
@@ -59,7 +69,11 @@ def with_padding(batch, targets):
 
 def test_forced_tokens_cost_nothing():
     batch, targets = batch_of(ROWS)
-    start = sums(batch, targets, BOX_AND_MOVE)
+    first = jax.jit(
+        functools.partial(sft_sums, POLICY.model, POLICY.grammar, heat_map=None, tokens=BOX_AND_MOVE),
+        compiler_options=QUICK,
+    )
+    start = first(params=micro_params(), batch=batch, targets=targets)
     np.testing.assert_array_equal(start["path"], (0.0, 8.0))
     np.testing.assert_allclose(start["box"], sums(batch, targets)["box"], rtol=1e-5)
     assert start["box"][0] / start["box"][1] > 2.0
@@ -82,16 +96,9 @@ def test_heat_map_loss_of_a_two_by_two_grid(columns, shares):
 
 
 def test_steps_on_one_batch_lower_every_loss():
-    inputs = batch_of(ROWS)
-    optimizer = optax.adam(3e-3)
-    state = init_state(jax.tree.map(jnp.asarray, {"policy": micro_params(), "heat_map": HEAT_MAP}), optimizer)
-    step = make_sft_step(
-        POLICY.model, POLICY.grammar, optimizer, tokens=BUDGET, box_weight=1.0, heat_weight=1.0, average_decay=0.9
-    )
-    step = compile_quickly(step, state, *inputs)
-    history = []
+    state, history = fresh_state(), []
     for _ in range(12):
-        state, losses = step(state, *inputs)
+        state, losses = compiled_step()(state, *batch_of(ROWS))
         history.append({name: float(total / count) for name, (total, count) in losses.items()})
     for name in ("box", "path", "heat"):
         assert history[-1][name] < 0.8 * history[0][name], (name, history[0], history[-1])

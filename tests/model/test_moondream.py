@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import micro, micro_params
+from tiny_models import QUICK, micro, micro_params
 
 from moonseg_jax.config import moondream3, small, tiny
 from moonseg_jax.model import moe
@@ -18,80 +18,104 @@ CONFIG = micro()
 MODEL = Moondream(CONFIG)
 
 
-def prompts(images: int, rows: int, seed: int = 0) -> tuple:
+IMAGES, PROMPTS, GROUP, STEPS = 2, 4, 3, 7
+"""Four prompts over two images, three completions each."""
+
+
+def inputs(seed: int = 0) -> tuple:
+    """Pixels with stitching weights, and prompts of several lengths."""
     rng = np.random.default_rng(seed)
     side, grid, budget = CONFIG.vision.crop, CONFIG.vision.grid, CONFIG.paths.max_prompt_tokens
-    crops = rng.integers(0, 256, (images, 1, side, side, 3), dtype=np.uint8)
-    eye = np.broadcast_to(np.eye(grid, dtype=np.float32), (images, 1, grid, grid))
-    ids = rng.integers(21, CONFIG.text.vocabulary, (rows, budget))
-    values = rng.uniform(size=(rows, budget, 2)).astype(np.float32)
-    return crops, eye, eye, ids, values, rng.integers(4, budget + 1, rows)
+    crops = rng.integers(0, 256, (IMAGES, 1, side, side, 3), dtype=np.uint8)
+    eye = np.broadcast_to(np.eye(grid, dtype=np.float32), (IMAGES, 1, grid, grid))
+    ids = rng.integers(21, CONFIG.text.vocabulary, (PROMPTS, budget))
+    values = rng.uniform(size=(PROMPTS, budget, 2)).astype(np.float32)
+    return (crops, eye, eye), (ids, values, rng.integers(4, 10, PROMPTS))
 
 
-@pytest.fixture(scope="module")
-def params():
-    return micro_params()
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def apply(params, method, *args, **kwargs):
-    return MODEL.apply({"params": params}, *args, method=method, **kwargs)
-
-
-def test_cached_decoding_equals_full_pass(params):
-    crops, rows, cols, ids, values, lengths = prompts(2, 4)
-    rng = np.random.default_rng(1)
-    group, steps = 3, 7
-    token_ids = rng.integers(0, 60, (4 * group, steps))
+def completions(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of completions: a box, then anything; and the values at its tokens."""
+    rng = np.random.default_rng(seed)
+    token_ids = rng.integers(0, 60, (PROMPTS * GROUP, STEPS))
     token_ids[:, :3] = (CONFIG.paths.coord_token, CONFIG.paths.coord_token, CONFIG.paths.size_token)
-    token_values = rng.uniform(size=(4 * group, steps, 2)).astype(np.float32)
-    _, prefix = apply(params, "prefix", crops, rows, cols)
-    _, prompt = apply(params, "prompt", prefix, ids, values, lengths)
-    row_lengths = np.repeat(lengths, group)
-    full, _, experts = apply(params, "complete", (prefix, prompt), row_lengths, token_ids, token_values)
-    cache = empty_cache(CONFIG.text, 4 * group, steps + 2)
-    for step in range(steps):
+    return token_ids, rng.uniform(size=(*token_ids.shape, 2)).astype(np.float32)
+
+
+PARAMS = micro_params()
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+def apply(method, *args, **kwargs):
+    return MODEL.apply({"params": PARAMS}, *args, method=method, **kwargs)
+
+
+def complete(image, prompt, token_ids, values, **kwargs):
+    """Hidden rows of completions over fresh prefixes and prompts."""
+    _, prefix = apply("prefix", *image)
+    _, context = apply("prompt", prefix, *prompt)
+    return apply("complete", (prefix, context), np.repeat(prompt[2], GROUP), token_ids, values, **kwargs)
+
+
+def test_cached_decoding_equals_full_pass():
+    image, prompt = inputs()
+    token_ids, values = completions()
+    full, _, experts = complete(image, prompt, token_ids, values)
+    cache = empty_cache(CONFIG.text, PROMPTS * GROUP, STEPS + 2)
+    for step in range(STEPS):
         one = slice(step, step + 1)
-        hidden, cache, _ = apply(
-            params, "complete", (prefix, prompt), row_lengths, token_ids[:, one], token_values[:, one],
-            start=step, cache=cache,
+        hidden, cache, _ = complete(
+            image, prompt, token_ids[:, one], values[:, one], start=step, cache=cache
         )  # fmt: skip
         np.testing.assert_allclose(hidden[:, 0], full[:, step], atol=2e-5)
-    replayed, _, _ = apply(
-        params, "complete", (prefix, prompt), row_lengths, token_ids, token_values, replay=experts
-    )  # fmt: skip
-    np.testing.assert_array_equal(replayed, full)
+    replayed, _, _ = complete(image, prompt, token_ids, values, replay=experts)
+    np.testing.assert_allclose(replayed, full, atol=1e-6)
 
 
-def test_padding_of_the_prompt_changes_nothing(params):
-    crops, rows, cols, ids, values, lengths = prompts(1, 2)
-    lengths = np.minimum(lengths, 9)
-    logits = apply(params, "__call__", crops, rows, cols, ids, values, lengths)
-    cut = apply(params, "__call__", crops, rows, cols, ids[:, :9], values[:, :9], lengths)
-    np.testing.assert_allclose(logits.token, cut.token, atol=1e-5)
-    other = ids.copy()
-    other[:, 9:] = 7
-    np.testing.assert_allclose(
-        apply(params, "__call__", crops, rows, cols, other, values, lengths).coord, logits.coord, atol=1e-5
-    )
+def test_replay_uses_the_given_experts():
+    image, prompt = inputs()
+    full, _, experts = complete(image, prompt, *completions(), replay=None)
+    other, _, used = complete(image, prompt, *completions(), replay=(experts + 1) % CONFIG.text.experts)
+    np.testing.assert_array_equal(used, (experts + 1) % CONFIG.text.experts)
+    assert np.abs(other - full).max() > 1e-3
 
 
-def test_completion_sees_image_prompt_and_earlier_tokens_only(params):
-    crops, rows, cols, ids, values, lengths = prompts(1, 1)
-    tokens = np.full((1, 6), 40)
-    zeros = np.zeros((1, 6, 2), np.float32)
+def last_logits(image, prompt):
+    """All logits at the end of each prompt."""
+    ids, _, lengths = prompt
+    _, prefix = apply("prefix", *image)
+    hidden, _ = apply("prompt", prefix, *prompt)
+    return apply("heads", hidden[np.arange(len(ids)), lengths - 1])
 
-    def run(crops, tokens):
-        _, prefix = apply(params, "prefix", crops, rows, cols)
-        _, prompt = apply(params, "prompt", prefix, ids, values, lengths)
-        return apply(params, "complete", (prefix, prompt), lengths, tokens, zeros)[0]
 
-    base, later = run(crops, tokens), tokens.copy()
-    later[0, 4] = 41
-    changed = run(crops, later)
+def test_padding_of_the_prompt_changes_nothing():
+    image, (ids, values, lengths) = inputs()
+    logits = last_logits(image, (ids, values, lengths))
+    cut = last_logits(image, (ids[:, :9], values[:, :9], lengths))
+    other = np.where(np.arange(ids.shape[1]) < lengths[:, None], ids, 7)
+    replaced = last_logits(image, (other, values, lengths))
+    for found in (cut, replaced):
+        jax.tree.map(lambda leaf, like: np.testing.assert_allclose(leaf, like, atol=1e-5), found, logits)
+    token_ids = completions()
+    hidden, _, _ = complete(image, (ids, values, lengths), *token_ids)
+    over_replaced, _, _ = complete(image, (other, values, lengths), *token_ids)
+    np.testing.assert_allclose(over_replaced, hidden, atol=1e-5)
+
+
+def test_completion_sees_image_prompt_and_earlier_tokens_only():
+    image, prompt = inputs()
+    tokens, values = completions()
+    base, _, _ = complete(image, prompt, tokens, values)
+    later = tokens.copy()
+    later[0, 4] = 61
+    changed, _, _ = complete(image, prompt, later, values)
     np.testing.assert_allclose(changed[0, :4], base[0, :4], atol=1e-6)
+    np.testing.assert_allclose(changed[1:], base[1:], atol=1e-6)
     assert np.abs(changed[0, 4:] - base[0, 4:]).max() > 1e-4
-    assert np.abs(run(255 - crops, tokens) - base).max() > 1e-4
+    inverted = np.concatenate([255 - image[0][:1], image[0][1:]])
+    seen, _, _ = complete((inverted, *image[1:]), prompt, tokens, values)
+    rows_of_image = PROMPTS * GROUP // IMAGES
+    assert np.abs(seen - base)[:rows_of_image].max() > 1e-3
+    np.testing.assert_allclose(seen[rows_of_image:], base[rows_of_image:], atol=1e-6)
 
 
 @pytest.mark.parametrize("experts", [4, 8])
@@ -108,16 +132,16 @@ def test_expert_products_agree_with_a_loop_over_tokens(experts):
         for expert, weight in zip(chosen[token], weights[token]):
             expected[token] += weight * np.asarray(moe.gated(x[token] @ up[expert])) @ down[expert]
     for product in (moe.all_experts, moe.grouped_experts, moe.ragged_experts):
-        out = jax.jit(product)(*map(jnp.asarray, (x, up, down, chosen, weights)))
+        out = jax.jit(product, compiler_options=QUICK)(*map(jnp.asarray, (x, up, down, chosen, weights)))
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
 def count_parameters(config) -> int:
-    model = Moondream(config)
-    side, grid = config.vision.crop, config.vision.grid
+    model, side, grid = Moondream(config), config.vision.crop, config.vision.grid
+    weights = jax.ShapeDtypeStruct((1, 1, grid, grid), jnp.float32)
     shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.zeros((1, 1, side, side, 3), jnp.uint8), jnp.zeros((1, 1, grid, grid)),
-        jnp.zeros((1, 1, grid, grid)), jnp.zeros((1, 4), int), jnp.zeros((1, 4, 2)), jnp.full((1,), 4),
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1, side, side, 3), jnp.uint8), weights, weights,
+        np.zeros((1, 4), int), np.zeros((1, 4, 2), np.float32), np.full((1,), 4),
     )  # fmt: skip
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 

@@ -65,9 +65,12 @@ def test_stored_log_probabilities_are_the_learners(temperature, experts):
     assert len(np.unique(rollouts.lengths)) > 3 and min(rollouts.lengths) < BUDGET
     learner = functools.partial(rollout_statistics, policy.model, policy.grammar, temperature=temperature)
     inputs = (params, BATCH, rollouts)
-    found = compiled(experts, learner, *inputs)(*inputs)
-    np.testing.assert_allclose(rollouts.log_probs, found.log_probs, rtol=0, atol=1e-5)
+    recompute = compiled(experts, learner, *inputs)
+    found = recompute(*inputs).log_probs
+    np.testing.assert_allclose(rollouts.log_probs, found, rtol=0, atol=1e-5)
     assert rollouts.log_probs.min() < -3.0
+    others = recompute(params, BATCH, rollouts.replace(experts=(rollouts.experts + 1) % experts)).log_probs
+    assert np.abs(others - found).max() > 0.01
 
 
 def test_tokens_follow_the_sample_not_its_place_in_the_batch():

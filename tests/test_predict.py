@@ -1,0 +1,91 @@
+"""Image and phrase in; path, box and mask out, with the checkpoints shipped with the package."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.shapes.scene import generate_scene
+from moonseg_jax import cli
+from moonseg_jax.errors import UserError
+from moonseg_jax.paths.fill import fill
+from moonseg_jax.paths.svg import parse_polygons
+from moonseg_jax.predict import OK, Segmenter, shipped
+
+SCENE = generate_scene(4_000, 0, 2, "val")
+PHRASE = SCENE.examples[0].phrase
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.load()
+
+
+@pytest.fixture(scope="module")
+def answer(segmenter):
+    return segmenter.segment(SCENE.examples[0].image, PHRASE)
+
+
+def test_an_answer_is_consistent_with_itself(answer):
+    assert answer.status == OK
+    assert answer.mask.shape == answer.coarse_mask.shape == SCENE.examples[0].image.shape[:2]
+    x0, y0, x1, y1 = answer.box
+    assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+    cx, cy, w, h = answer.drawn_box
+    size = np.array(answer.mask.shape[::-1])
+    polygons = [(p * [w, h] + [cx - w / 2, cy - h / 2]) * size for p in parse_polygons(answer.path)]
+    drawn = fill(polygons, *answer.mask.shape)
+    union = (drawn | answer.coarse_mask).sum()
+    assert (drawn & answer.coarse_mask).sum() / union > 0.98, "the SVG path draws the coarse mask"
+
+
+def test_answers_are_written_in_three_formats(answer, tmp_path):
+    answer.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")) > 0, answer.mask)
+    answer.save(tmp_path / "a.svg")
+    assert answer.path in (tmp_path / "a.svg").read_text()
+    answer.save(tmp_path / "a.json")
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["phrase"] == PHRASE and saved["coco"]["area"] == answer.mask.sum()
+    with pytest.raises(UserError, match=r"\.png, \.svg, \.json"):
+        answer.save(tmp_path / "a.gif")
+    with pytest.raises(UserError, match="cannot be written"):
+        answer.save(tmp_path / "nowhere" / "a.png")
+
+
+def test_an_image_of_another_size_is_answered_at_its_own_size(segmenter):
+    wide = np.asarray(Image.fromarray(SCENE.examples[0].image).resize((300, 200)))
+    assert segmenter.segment(wide, PHRASE).mask.shape == (200, 300)
+
+
+def test_bad_input_is_named(segmenter, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image at all")
+    with pytest.raises(UserError, match="broken.png"):
+        segmenter.segment(broken, PHRASE)
+    with pytest.raises(UserError, match=r"'dragon'.*Known words"):
+        segmenter.segment(SCENE.examples[0].image, "the red dragon")
+    with pytest.raises(UserError, match="empty"):
+        segmenter.segment(SCENE.examples[0].image, "  ")
+    with pytest.raises(UserError, match="prompt bucket"):
+        segmenter.segment(SCENE.examples[0].image, "the red star " * 9)
+    with pytest.raises(UserError, match=r"model\.json is missing"):
+        Segmenter.load(tmp_path)
+
+
+def test_a_refiner_of_other_sizes_is_refused(tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "refiner.safetensors").write_bytes((shipped("rl") / "policy.safetensors").read_bytes())
+    with pytest.raises(UserError, match="other sizes"):
+        Segmenter.load(shipped("rl"), folder)
+
+
+def test_the_command_writes_a_mask_and_tells_errors_by_exit_code(tmp_path, capsys):
+    image = tmp_path / "scene.png"
+    Image.fromarray(SCENE.examples[0].image).save(image)
+    assert cli.main(["segment", str(image), PHRASE, "-o", str(tmp_path / "mask.png")]) == 0
+    assert Image.open(tmp_path / "mask.png").size == SCENE.examples[0].image.shape[1::-1]
+    assert cli.main(["segment", str(image), "the red dragon", "-o", str(tmp_path / "mask.png")]) == 2
+    assert "dragon" in capsys.readouterr().err
