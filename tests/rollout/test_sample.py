@@ -119,12 +119,16 @@ def words(token_ids) -> str:
     return "".join(letters[np.asarray(token_ids)])
 
 
+@pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize(("temperature", "experts"), [(1.0, 4), (0.7, 6)])
-def test_every_rollout_is_closed_within_the_budget_and_says_so(temperature, experts):
+def test_every_rollout_is_closed_within_the_budget_and_says_so(temperature, experts, verbose):
     params = micro_params(experts)
+    if verbose:
+        params["text"]["head"]["bias"][POLICY.vocabulary.command_ids["Z"]] = -20.0
     for version in range(5):
         rollouts = jax.device_get(sampler(temperature, experts)(params, BATCH, version))
         np.testing.assert_array_equal(rollouts.finish, FINISH_CLOSED)
+        assert not verbose or min(rollouts.lengths) >= BUDGET - 1
         for tokens, length in zip(rollouts.token_ids, rollouts.lengths):
             assert re.fullmatch("CCS(M(NN){3,}Z)+E", words(tokens[:length])), words(tokens)
         past = np.arange(BUDGET) >= rollouts.lengths[:, None]
