@@ -116,7 +116,7 @@ class Loop:
             if self._extra is not None:
                 rest["extra"] = self._extra.state()
             self._checkpoints.save(done, state, rest)
-        if self._stop:
+        if self._stop and not last:
             self._progress.note(f"stopped at step {done}; go on with --resume --out {self.run.path}")
             raise KeyboardInterrupt
 
@@ -125,7 +125,8 @@ class Loop:
         params = to_host(state.averaged)
         figures = self._evaluate(params)
         value = figures[self._judged_by]
-        self.run.append_metrics(done, {f"eval_{name}": figure for name, figure in figures.items()})
+        if self._is_main:
+            self.run.append_metrics(done, {f"eval_{name}": figure for name, figure in figures.items()})
         best = self._best()
         is_best = best is None or value > best
         if self._is_main:
@@ -152,7 +153,8 @@ class Loop:
         }
         steps = max(len(pairs) for pairs in fetched.values())
         now = time.monotonic()
-        self.run.append_metrics(done, {**means, "seconds_per_step": (now - self._since) / steps})
+        if self._is_main:
+            self.run.append_metrics(done, {**means, "seconds_per_step": (now - self._since) / steps})
         self._progress.update(done, dict(list(means.items())[:5]))
         self._sums, self._since = {}, now
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
+from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.policy import make_policy_step
@@ -60,7 +61,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_TOKENS), step_over(config.model.paths.max_new_tokens)
-    collate = functools.partial(_prompts_and_targets, layout)
+    collate = functools.partial(_supervised, layout)
     loader = _loader(config, collate)
     if config.box_data is not None:
         easy = _loader(dataclasses.replace(config, data=config.box_data), collate)
@@ -160,6 +161,16 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
 def _prompts_and_targets(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
     rows = [scene.examples for scene in scenes]
     return prompt_batch(rows, layout), target_batch(rows, layout)
+
+
+def _supervised(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
+    for example in (example for scene in scenes for example in scene.examples):
+        if example.target is None:
+            raise UserError(
+                f"example {example.example_id} ({example.phrase!r}) has no target, which supervised learning cannot "
+                "use under this grammar: build the data set without such phrases"
+            )
+    return _prompts_and_targets(layout, scenes, seed)
 
 
 def _loader(config: LoopConfig, collate: Any) -> Any:

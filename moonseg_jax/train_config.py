@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from moonseg_jax.config import ModelConfig
+from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
 
 
@@ -79,6 +79,15 @@ class RlConfig(LoopConfig):
     """Weight of the supervised loss on the same prompts."""
     pair_buffer: int = 4096
     """Coarse-to-ground-truth pairs kept for the refiner."""
+
+    def __post_init__(self) -> None:
+        """Refuses groups that leave nothing to compare.
+
+        Raises:
+          ConfigError: fewer than two samples per prompt.
+        """
+        if self.group < 2:
+            raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ LAYERS = (
     {"train", "predict"},
     {"report", "sweep", "plan", "clean"},
     {"judge"},
-    {"quickstart"},
+    {"quickstart", "ship"},
     {"commands"},
     {"cli"},
 )

@@ -38,7 +38,8 @@ def heat_map_loss(
     ground_truth: Bool[Array, "N R R"],
     valid: Bool[Array, " N"],
 ) -> SumAndCount:
-    """Cross-entropy between attention of the prompt's last row over the patches and the target's share of each.
+    """Cross-entropy between attention of the prompt's last row over the patches and the target's share of each
+    (antialiased, so a patch borrows a little from its neighbours).
 
     It tells the policy early where the object is, long before boxes are right. Rows without target do not count.
     """

@@ -1,6 +1,6 @@
-"""Turns finished runs of `shapes_tiny.py` into the weights shipped with the package, with their model card.
+"""Turns finished runs of `experiments/shapes_tiny.py` into the weights shipped with the package, with their model card.
 
-    python -m experiments.ship_shapes_tiny --sft runs/shapes_tiny-sft --rl runs/shapes_tiny-rl \
+    python -m moonseg_jax.ship --sft runs/shapes_tiny-sft --rl runs/shapes_tiny-rl \
         --refiner runs/shapes_tiny-refiner
 """
 
@@ -13,7 +13,12 @@ from typing import Any
 
 import tyro
 
-ASSETS = Path(__file__).parent.parent / "moonseg_jax" / "assets" / "shapes_tiny"
+from moonseg_jax.judge import evaluate_checkpoint
+from moonseg_jax.policy import load_policy
+from moonseg_jax.refine import load_refiner
+from moonseg_jax.weights import POLICY, REFINER, save_weights
+
+ASSETS = Path(__file__).parent / "assets" / "shapes_tiny"
 SCENES = 500
 
 
@@ -25,11 +30,6 @@ def ship(sft: Path, rl: Path, refiner: Path) -> None:
       rl: run of the RL stage; its last weights are shipped.
       refiner: run of the refiner stage; its last weights are shipped.
     """
-    from moonseg_jax.judge import evaluate_checkpoint
-    from moonseg_jax.policy import load_policy
-    from moonseg_jax.refine import load_refiner
-    from moonseg_jax.weights import POLICY, REFINER, save_weights
-
     supervised, params = load_policy(sft / "best")
     save_weights(ASSETS / "sft", POLICY, params, supervised.config, "bfloat16")
     policy, params = load_policy(rl / "last")
