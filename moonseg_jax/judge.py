@@ -17,7 +17,7 @@ from moonseg_jax.batch import true_mask
 from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import shipped
-from moonseg_jax.refine import Refined, load_refiner
+from moonseg_jax.refine import REFINED, Refined, load_refiner
 from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
@@ -113,7 +113,7 @@ def _gallery(
                 image=prediction.example.image, phrase=prediction.example.phrase, polygons=prediction.polygons,
                 coarse=coarse[i], refined=None if final is None else final.mask, truth=truth,
                 iou_coarse=_iou(coarse[i], truth), iou_refined=None if final is None else _iou(final.mask, truth),
-                status="ok" if final is None else final.status,
+                status="ok" if final is None or final.status == REFINED else final.status,
             )
         )  # fmt: skip
     return items

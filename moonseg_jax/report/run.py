@@ -20,7 +20,7 @@ GALLERY = "gallery"
 REPORT_FILE = "report.html"
 
 STAGES = {"sft": "Supervised", "rl": "Reinforcement learning", "refiner": "Refiner"}
-FIGURES = {"miou": "mIoU", "ciou": "cIoU", "p50": "P@.5", "biou_2px": "boundary IoU, 2 px", "n": "scenes"}
+FIGURES = {"miou": "mIoU", "ciou": "cIoU", "p50": "P@.5", "biou_2px": "boundary IoU, 2 px", "n": "phrases"}
 """Names of the metrics of one evaluation in `summary.json`, and their headings."""
 
 BASELINES = {

@@ -24,14 +24,14 @@ def worst_typical_best(items: Sequence[GalleryItem], per_section: int) -> tuple[
     skipped = max(len(middle) - count, 0) // 2
     total = f"of {len(ranked)}"
     sections = (
-        GallerySection(title="Worst", note=f"Lowest final IoU {total} scenes.", items=tuple(ranked[:count])),
+        GallerySection(title="Worst", note=f"Lowest final IoU {total} phrases.", items=tuple(ranked[:count])),
         GallerySection(
             title="Typical",
-            note=f"Around the median {total} scenes.",
+            note=f"Around the median {total} phrases.",
             items=tuple(middle[skipped : skipped + count]),
         ),
         GallerySection(
-            title="Best", note=f"Highest final IoU {total} scenes.", items=tuple(reversed(ranked[best_from:]))
+            title="Best", note=f"Highest final IoU {total} phrases.", items=tuple(reversed(ranked[best_from:]))
         ),
     )
     return tuple(section for section in sections if section.items)
