@@ -48,7 +48,7 @@ def refiner() -> RefinerConfig:
     """Five iterations on the policy's own rollouts, vision encoder frozen."""
     return RefinerConfig(
         model=tiny(), data=DATA, policy="runs/shapes_tiny-rl/last", pairs="runs/shapes_tiny-rl/pairs.npz",
-        steps=600, images_per_batch=16, phrases_per_image=2,
-        optimizer=OptimizerConfig(name="adamw", learning_rate=2e-3, warmup_steps=50),
+        steps=400, images_per_batch=8, phrases_per_image=2,
+        optimizer=OptimizerConfig(name="muon", learning_rate=8e-3, adam_learning_rate=2e-3, warmup_steps=30),
         average_decay=0.98, eval_every=200, eval_scenes=96, checkpoint_every=200,
     )  # fmt: skip
