@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines.shapes.scene import generate_scene
 from data_pipelines.source import open_split
-from moonseg_jax.baselines import BaselineSample, measure_baselines
+from moonseg_jax.baselines import BaselineSample, mask_iou, measure_baselines
 from moonseg_jax.batch import true_mask
 from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
 from moonseg_jax.policy import load_policy
@@ -112,16 +112,12 @@ def _gallery(
             GalleryItem(
                 image=prediction.example.image, phrase=prediction.example.phrase, polygons=prediction.polygons,
                 coarse=coarse[i], refined=None if final is None else final.mask, truth=truth,
-                iou_coarse=_iou(coarse[i], truth), iou_refined=None if final is None else _iou(final.mask, truth),
+                iou_coarse=mask_iou(coarse[i], truth),
+                iou_refined=None if final is None else mask_iou(final.mask, truth),
                 status="ok" if final is None or final.status == REFINED else final.status,
             )
         )  # fmt: skip
     return items
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else 1.0
 
 
 def evaluate_checkpoint(

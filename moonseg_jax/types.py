@@ -16,6 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 FINISH_CLOSED, FINISH_BUDGET, FINISH_INVALID = 0, 1, 2
 """Finish reasons of a rollout: closed by EOS; out of budget; broken text (only without the grammar mask)."""
 
+SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
+"""A loss or figure on its way to a mean: divided once, at the end."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:

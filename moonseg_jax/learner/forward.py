@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.model.moondream import HeadLogits, Moondream
+from moonseg_jax.rollout.prefill import prefill
 from moonseg_jax.rollout.values import values_from_bins
 from moonseg_jax.types import PromptBatch
 
@@ -46,23 +47,13 @@ def completion_logits(
     def run(method: str, *args: Any, **kwargs: Any) -> Any:
         return model.apply({"params": params}, *args, method=method, **kwargs)
 
-    prompts = batch.prompt_ids.shape[0] * batch.prompt_ids.shape[1]
-    group = token_ids.shape[0] // prompts
-    lengths = batch.prompt_lengths.reshape(prompts)
-    image, prefix = run("prefix", batch.crops, batch.stitch_rows, batch.stitch_cols)
-    prompt_hidden, prompt = run(
-        "prompt",
-        prefix,
-        batch.prompt_ids.reshape(prompts, -1),
-        batch.prompt_values.reshape(prompts, -1, 2),
-        lengths,
-    )
-    last = jnp.take_along_axis(prompt_hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    last = jnp.repeat(last, group, axis=0)
+    before = prefill(model, params, batch)
+    group = token_ids.shape[0] // before.lengths.shape[0]
+    last = jnp.repeat(before.prompt_end, group, axis=0)
     values = values_from_bins(token_ids, bins, config.region, config.paths)
     hidden, _, _ = run(
-        "complete", (prefix, prompt), jnp.repeat(lengths, group), token_ids[:, :-1], values[:, :-1],
+        "complete", before.context, jnp.repeat(before.lengths, group), token_ids[:, :-1], values[:, :-1],
         replay=None if replay is None else replay[:, :, :-1],
     )  # fmt: skip
     predicting = jnp.concatenate([last[:, None], hidden], axis=1)
-    return Forward(logits=run("heads", predicting), prompt_end=last, image=image[:, 1:])
+    return Forward(logits=run("heads", predicting), prompt_end=last, image=before.image[:, 1:])

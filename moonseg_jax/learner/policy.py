@@ -12,12 +12,12 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from moonseg_jax.learner.forward import completion_logits
-from moonseg_jax.learner.sft import SumAndCount, sft_sums
+from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import TokenStatistics, token_statistics
-from moonseg_jax.types import PromptBatch, Rollouts, Scored, TargetBatch
+from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount, TargetBatch
 
 FLAT = 1e-6
 """A group whose raw IoUs lie closer together than this teaches nothing."""

@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, UInt8
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.refiner import RefinementHead, best_mask
+from moonseg_jax.types import SumAndCount
 
-SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 BOUNDARY_WINDOW = 5
 """Pixels whose window of this side holds both inside and outside are near the boundary."""
 

@@ -20,9 +20,7 @@ from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import token_statistics
-from moonseg_jax.types import PromptBatch, TargetBatch
-
-SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
+from moonseg_jax.types import PromptBatch, SumAndCount, TargetBatch
 
 
 def init_heat_map(key: jax.Array, width: int) -> dict[str, Float[Array, "D D"]]:

@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from moonseg_jax.policy import Policy
 from moonseg_jax.rollout.sample import sample, sample_keys
 from moonseg_jax.rollout.score import Drawn, read_paths, score
-from moonseg_jax.types import PromptBatch, Rollouts, Scored
+from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount
 
-SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 GroupRollout = Callable[
     [Any, PromptBatch, Int[Array, ""] | int], tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]
 ]

@@ -18,6 +18,7 @@ from moonseg_jax.model.moondream import HeadLogits, Moondream
 from moonseg_jax.model.text import DecoderCache, empty_cache
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import token_statistics
+from moonseg_jax.rollout.prefill import prefill
 from moonseg_jax.rollout.values import values_from_bins
 from moonseg_jax.types import FINISH_BUDGET, FINISH_CLOSED, PromptBatch, Rollouts
 
@@ -97,23 +98,13 @@ def sample(
     """
     config = model.config
     budget, eos = config.paths.max_new_tokens, config.paths.eos
-    prompts = batch.prompt_ids.shape[0] * batch.prompt_ids.shape[1]
-    rows = prompts * group
 
     def run(method: str, *args: Any, **kwargs: Any) -> Any:
         return model.apply({"params": params}, *args, method=method, **kwargs)
 
-    lengths = batch.prompt_lengths.reshape(prompts)
-    _, prefix = run("prefix", batch.crops, batch.stitch_rows, batch.stitch_cols)
-    prompt_hidden, prompt = run(
-        "prompt",
-        prefix,
-        batch.prompt_ids.reshape(prompts, -1),
-        batch.prompt_values.reshape(prompts, -1, 2),
-        lengths,
-    )
-    last = jnp.take_along_axis(prompt_hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    row_lengths = jnp.repeat(lengths, group)
+    before = prefill(model, params, batch)
+    rows = before.lengths.shape[0] * group
+    row_lengths = jnp.repeat(before.lengths, group)
 
     def one_step(state: SamplingState) -> SamplingState:
         logits = run("heads", state.hidden)
@@ -126,7 +117,7 @@ def sample(
         statistics = token_statistics(logits, mask, token, bins, config.paths, temperature or 1.0)
         values = values_from_bins(token, bins, config.region, config.paths)
         hidden, cache, experts = run(
-            "complete", (prefix, prompt), row_lengths, token[:, None], values[:, None],
+            "complete", before.context, row_lengths, token[:, None], values[:, None],
             start=state.step, cache=state.cache,
         )  # fmt: skip
         live = ~state.finished
@@ -146,7 +137,7 @@ def sample(
     final = jax.lax.while_loop(
         lambda state: (state.step < budget) & ~jnp.all(state.finished),
         one_step,
-        _initial(config, grammar, jnp.repeat(last, group, axis=0), budget),
+        _initial(config, grammar, jnp.repeat(before.prompt_end, group, axis=0), budget),
     )
     return Rollouts(
         token_ids=final.token_ids, bins=final.bins, log_probs=final.log_probs, lengths=final.lengths,

@@ -1,0 +1,46 @@
+"""Image and prompt passes: what every completion of a prompt, sampled or learned from, attends to."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.model.text import LayerContext
+from moonseg_jax.types import PromptBatch
+
+
+class Prefill(NamedTuple):
+    """Of I images with K phrases each; rows are prompts, phrases of one image consecutive."""
+
+    context: tuple[LayerContext, LayerContext]
+    """Keys and values of the image prefix and of the prompts."""
+    prompt_end: Float[Array, "I*K D"]
+    """Hidden row of the last prompt token: it predicts the first completion token."""
+    lengths: Int[Array, " I*K"]
+    """Prompt tokens."""
+    image: Float[Array, "I q D"]
+    """Hidden rows of BOS and the image patches."""
+
+
+def prefill(model: Moondream, params: Any, batch: PromptBatch) -> Prefill:
+    """Runs every image once and every prompt once.
+
+    Args:
+      model: the policy.
+      params: its parameters.
+      batch: images and prompts.
+    """
+    prompts = batch.prompt_ids.shape[0] * batch.prompt_ids.shape[1]
+    lengths = batch.prompt_lengths.reshape(prompts)
+    token_ids = batch.prompt_ids.reshape(prompts, -1)
+    values = batch.prompt_values.reshape(prompts, -1, 2)
+    variables = {"params": params}
+    passed: Any = model.apply(variables, batch.crops, batch.stitch_rows, batch.stitch_cols, method="prefix")
+    image, prefix = passed
+    passed = model.apply(variables, prefix, token_ids, values, lengths, method="prompt")
+    hidden, prompt = passed
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return Prefill(context=(prefix, prompt), prompt_end=last, lengths=lengths, image=image)
