@@ -10,13 +10,13 @@ import re
 from moonseg_jax.config import PathConfig
 from moonseg_jax.paths.vocabulary import Vocabulary
 
-IMPLICIT = re.compile(r"c c s( M \d+ \d+( \d+ \d+){2,} Z)+ \$( \$)*")
-EXPLICIT = re.compile(r"c c s( M \d+ \d+( L \d+ \d+){2,} Z)+ \$( \$)*")
+IMPLICIT = re.compile(r"@coord @coord @size( M \d+ \d+( \d+ \d+){2,} Z)+ \$( \$)*")
+EXPLICIT = re.compile(r"@coord @coord @size( M \d+ \d+( L \d+ \d+){2,} Z)+ \$( \$)*")
 
 
 def spell(token_ids: list[int], vocabulary: Vocabulary, paths: PathConfig) -> str:
-    """One word per token: c, s, $ for coordinate, size and EOS, the token's text for all others."""
-    control = {paths.coord_token: "c", paths.size_token: "s", paths.eos: "$"}
+    """One word per token: @coord, @size, $ for the control tokens, which no path letter is spelled like, else its text."""
+    control = {paths.coord_token: "@coord", paths.size_token: "@size", paths.eos: "$"}
     return " ".join(control.get(token) or vocabulary.tokenizer.id_to_token(token) for token in token_ids)
 
 
