@@ -15,7 +15,7 @@ EXPLICIT = re.compile(r"@coord @coord @size( M \d+ \d+( L \d+ \d+){2,} Z)+ \$( \
 
 
 def spell(token_ids: list[int], vocabulary: Vocabulary, paths: PathConfig) -> str:
-    """One word per token: @coord, @size, $ for the control tokens, which no path letter is spelled like, else its text."""
+    """One word per token: @coord, @size, $ for control tokens (no path letter is spelled so), else its text."""
     control = {paths.coord_token: "@coord", paths.size_token: "@size", paths.eos: "$"}
     return " ".join(control.get(token) or vocabulary.tokenizer.id_to_token(token) for token in token_ids)
 
