@@ -1,7 +1,6 @@
 """The embedded shapes at tiny size: the recipe of the checkpoints shipped with the package.
 
-moonseg data build shapes --level 1 --train 16000 --val 200 --out data/shapes-easy
-moonseg data build shapes --level 2 --train 30000 --out data/shapes
+moonseg data build shapes --level 2 --train 40000 --out data/shapes
 moonseg train sft     --config experiments/shapes_tiny.py
 moonseg train rl      --config experiments/shapes_tiny.py
 moonseg train refiner --config experiments/shapes_tiny.py
@@ -13,7 +12,7 @@ from moonseg_jax.config import tiny
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.train_config import RefinerConfig, RlConfig, SftConfig
 
-DATA, EASY_DATA = "data/shapes", "data/shapes-easy"
+DATA = "data/shapes"
 METRIC = "eval_miou"
 """What every stage is judged by, on held-out scenes."""
 
@@ -28,9 +27,9 @@ def get_config(stage: str) -> SftConfig | RlConfig | RefinerConfig:
 def sft() -> SftConfig:
     """Many small steps; boxes and the heat map first, because paths mean nothing in a wrong box."""
     return SftConfig(
-        model=tiny(), data=DATA, box_data=EASY_DATA, steps=10_000, box_steps=2_500, images_per_batch=5,
-        phrases_per_image=6, average_decay=0.998, eval_every=1_000, eval_scenes=96, checkpoint_every=500,
-        optimizer=OptimizerConfig(name="muon", learning_rate=1.5e-2, adam_learning_rate=2e-3, warmup_steps=100),
+        model=tiny(), data=DATA, steps=12_000, box_steps=3_000, images_per_batch=8, phrases_per_image=6,
+        average_decay=0.998, eval_every=1_000, eval_scenes=96, checkpoint_every=500,
+        optimizer=OptimizerConfig(name="muon", learning_rate=5e-3, adam_learning_rate=4e-3, warmup_steps=100),
     )  # fmt: skip
 
 

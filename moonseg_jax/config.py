@@ -187,12 +187,12 @@ def tiny() -> ModelConfig:
             width=96, layers=4, dense_layers=1, heads=4, mlp_width=256, experts=4, active_experts=2,
             expert_width=64, vocabulary=320, context=256,
         ),
-        region=RegionConfig(coord_features=32, coord_bins=128, size_features=64, size_bins=128),
+        region=RegionConfig(coord_features=32, coord_bins=64, size_features=64, size_bins=128),
         refiner=RefinerHeadConfig(
             embed=96, heads=4, layers=2, masks=4, iterations=5, mask_encoder_widths=(8, 16, 32), norm_groups=8,
         ),
         paths=PathConfig(
-            tokenizer="embedded:tiny", coordinate_step=15, max_prompt_tokens=16, max_new_tokens=44,
+            tokenizer="embedded:tiny", coordinate_step=30, max_prompt_tokens=16, max_new_tokens=44,
             trace_tolerance=1.0, raster=96, prompt_prefix=(1, 21, 2),
         ),
     )  # fmt: skip

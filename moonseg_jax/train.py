@@ -19,7 +19,7 @@ from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, ma
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.policy import make_policy_step
 from moonseg_jax.learner.refiner import make_refiner_step
-from moonseg_jax.learner.sft import init_heat_map, make_sft_step
+from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
@@ -48,16 +48,16 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         params = policy.init(config.seed)
     else:
         policy, params = load_policy(Path(config.start_from), config.model)
-    heat_map = init_heat_map(jax.random.key(config.seed + 1), config.model.text.width)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = put_replicated(mesh, init_state({"policy": params, "heat_map": heat_map}, optimizer))
+    state = put_replicated(mesh, init_state({"policy": params}, optimizer))
 
     layout = policy.layout(config.phrases_per_image, config.crops)
 
     def step_over(tokens: int) -> Any:
         return make_sft_step(
             policy.model, policy.grammar, optimizer, tokens=tokens, box_weight=config.box_weight,
-            heat_weight=config.heat_weight, average_decay=config.average_decay,
+            distance_weight=config.distance_weight, heat_weight=config.heat_weight, words_weight=config.words_weight,
+            average_decay=config.average_decay,
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_TOKENS), step_over(config.model.paths.max_new_tokens)

@@ -51,8 +51,12 @@ class SftConfig(LoopConfig):
     """Easier data set for those steps: telling objects apart by words emerges early on it. None takes `data`."""
     box_weight: float = 1.0
     """Weight of a box token against a path token."""
+    distance_weight: float = 8.0
+    """Weight of the ranked probability score of boxes: near misses count less than far ones."""
     heat_weight: float = 1.0
     """Weight of the grounding heat map."""
+    words_weight: float = 1.0
+    """Weight of the words that patches say."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -63,10 +63,10 @@ LEVELS = {
         same_colour=0.2, same_kind=0.2, twin=0.0, touching=0.0, visible_share=1.0, texture=0.0,
     ),
     2: Level(
-        object_counts={2: 0.15, 3: 0.45, 4: 0.4}, phrase_counts=(5, 6),
-        phrase_weights={"attribute": 0.3, "size": 0.28, "order": 0.17, "relation": 0.25},
-        small_radius=(10, 13.5), large_radius=(19, 26), share_large=0.6,
-        same_colour=0.25, same_kind=0.25, twin=0.25, touching=0.5, visible_share=0.62, texture=1.0,
+        object_counts={2: 0.3, 3: 0.5, 4: 0.2}, phrase_counts=(5, 6),
+        phrase_weights={"attribute": 0.4, "size": 0.2, "order": 0.2, "relation": 0.2},
+        small_radius=(11.5, 14.5), large_radius=(20, 27), share_large=0.6,
+        same_colour=0.12, same_kind=0.25, twin=0.2, touching=0.3, visible_share=0.75, texture=1.0,
     ),
     3: Level(
         object_counts={4: 0.4, 5: 0.4, 6: 0.2}, phrase_counts=(3, 4),

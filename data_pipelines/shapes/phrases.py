@@ -90,8 +90,8 @@ def _noun(item: VisibleObject, unseen: bool, draws: Draws) -> Noun:
     """Colour and kind, or one of them."""
     said = 0.0 if unseen else draws.unit()
     return Noun(
-        colour=None if 0.5 <= said < 0.8 else item.role.colour,
-        kind=None if said >= 0.8 else item.role.kind,
+        colour=None if 0.5 <= said < 0.7 else item.role.colour,
+        kind=None if said >= 0.7 else item.role.kind,
     )
 
 

@@ -18,10 +18,12 @@ class Forward(NamedTuple):
 
     logits: HeadLogits
     """Row t predicts completion token t; leading shape [N, T]."""
-    prompt_end: Float[Array, "N D"]
-    """Hidden row of the last prompt token, one per row."""
+    queries: Float[Array, "L I*K P H d"]
+    """Of the prompts' attention in the routed layers."""
+    image_keys: Float[Array, "L I p H d"]
+    """What they meet at the image patches."""
     image: Float[Array, "I p D"]
-    """Hidden rows of the image patches."""
+    """Embeddings of the image patches, before the text decoder."""
 
 
 def completion_logits(
@@ -56,4 +58,7 @@ def completion_logits(
         replay=None if replay is None else replay[:, :, :-1],
     )  # fmt: skip
     predicting = jnp.concatenate([last[:, None], hidden], axis=1)
-    return Forward(logits=run("heads", predicting), prompt_end=last, image=before.image[:, 1:])
+    return Forward(
+        logits=run("heads", predicting), queries=before.queries, image_keys=before.context[0].routed.keys[:, :, 1:],
+        image=before.image,
+    )  # fmt: skip

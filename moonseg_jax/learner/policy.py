@@ -157,7 +157,7 @@ def make_policy_step(
             total += kl_weight * _mean(sums["reference_kl"])
         if supervised_weight:
             budget = model.config.paths.max_new_tokens
-            supervised = sft_sums(model, grammar, params["policy"], None, batch, targets, budget)
+            supervised = sft_sums(model, grammar, params["policy"], False, batch, targets, budget)
             sums["supervised"] = _add(supervised["box"], supervised["path"])
             total += supervised_weight * _mean(sums["supervised"])
         return total, sums

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.state import LearnerState, apply_gradients
@@ -23,44 +23,73 @@ from moonseg_jax.rollout.log_probs import token_statistics
 from moonseg_jax.types import PromptBatch, SumAndCount, TargetBatch
 
 
-def init_heat_map(key: jax.Array, width: int) -> dict[str, Float[Array, "D D"]]:
-    """Parameters of the auxiliary heat map; they belong to training and are not part of the model."""
-    keys = jax.random.split(key)
-    return {name: jax.random.normal(k, (width, width)) * width**-0.5 for name, k in zip(("query", "key"), keys)}
+def _normed(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def patch_shares(ground_truth: Bool[Array, "I K R R"], patches: int) -> Float[Array, "I K p"]:
+    """How a mask is spread over the image's patches (antialiased); sums to 1, or to 0 without target."""
+    grid = round(patches**0.5)
+    shape = (*ground_truth.shape[:2], grid, grid)
+    share = jax.image.resize(ground_truth.astype(jnp.float32), shape, "linear").reshape(*shape[:2], patches)
+    return share / jnp.maximum(share.sum(axis=-1, keepdims=True), 1e-6)
 
 
 def heat_map_loss(
-    params: dict[str, Float[Array, "D D"]],
-    prompt_end: Float[Array, "N D"],
-    image: Float[Array, "I p D"],
-    ground_truth: Bool[Array, "N R R"],
-    valid: Bool[Array, " N"],
+    queries: Float[Array, "L I*K P H d"],
+    keys: Float[Array, "L I p H d"],
+    shares: Float[Array, "I K p"],
+    learned: Bool[Array, "I K P"],
 ) -> SumAndCount:
-    """Cross-entropy between attention of the prompt's last row over the patches and the target's share of each
-    (antialiased, so a patch borrows a little from its neighbours).
+    """Cross-entropy between where a phrase's tokens look in the image and the target's share of each patch.
 
-    It tells the policy early where the object is, long before boxes are right. Rows without target do not count.
+    It supervises the first head of every routed layer but the last: a colour word finds its patches in one step of
+    attention, and the rows behind it learn from it where the object is, long before boxes are right. Rows without
+    target do not count.
     """
-    images, patches, width = image.shape
-    grid = round(patches**0.5)
-    normed_query = prompt_end * jax.lax.rsqrt(jnp.mean(prompt_end**2, axis=-1, keepdims=True) + 1e-6)
-    normed_image = image * jax.lax.rsqrt(jnp.mean(image**2, axis=-1, keepdims=True) + 1e-6)
-    query = (normed_query @ params["query"]).reshape(images, -1, width)
-    scores = jnp.einsum("IKD,IpD->IKp", query, normed_image @ params["key"]) * width**-0.5
-    log_probs = nn.log_softmax(scores.reshape(-1, patches))
-    share = jax.image.resize(ground_truth.astype(jnp.float32), (ground_truth.shape[0], grid, grid), "linear")
-    share = share.reshape(-1, patches)
-    area = share.sum(axis=-1)
-    counts = valid & (area > 0)
-    cross_entropy = -(share * log_probs).sum(axis=-1) / jnp.maximum(area, 1e-6)
+    layers, _, tokens, _, width = queries.shape
+    images, phrases, _ = shares.shape
+    looking = queries[:-1, :, :, 0].reshape(layers - 1, images, phrases, tokens, width)
+    scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:-1, :, :, 0]) * width**-0.5
+    cross_entropy = -jnp.einsum("IKp,LIKPp->IKP", shares, nn.log_softmax(scores)) / (layers - 1)
+    counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
     return jnp.sum(jnp.where(counts, cross_entropy, 0.0)), jnp.sum(counts).astype(jnp.float32)
+
+
+def patch_words_loss(
+    embedding: Float[Array, "V D"],
+    image: Float[Array, "I p D"],
+    shares: Float[Array, "I K p"],
+    prompt_ids: Int[Array, "I K P"],
+    learned: Bool[Array, "I K P"],
+) -> SumAndCount:
+    """Cross-entropy of a phrase's tokens under what the patches of its target say.
+
+    Patches speak by their likeness to the decoder's own word embeddings, so that a word finds its patches in one
+    step of attention. Telling shapes and colours apart through paths and boxes alone takes far longer.
+    """
+    words = nn.log_softmax(_normed(image) @ embedding.T * embedding.shape[-1] ** -0.5)
+    spoken = jnp.einsum("IKp,IpV->IKV", shares, words)
+    counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
+    nats = -jnp.take_along_axis(spoken, prompt_ids, axis=-1)
+    return jnp.sum(jnp.where(counts, nats, 0.0)), jnp.sum(counts).astype(jnp.float32)
+
+
+def ranked_probability_score(logits: Float[Array, "... b"], bins: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Mean squared distance of the cumulative distribution from the truth's, in units of the whole scale.
+
+    A strictly proper score (Epstein 1969): unlike smoothed labels it knows that a bin next to the true one is nearly
+    right without teaching the policy to spread its samples.
+    """
+    below = jnp.cumsum(nn.softmax(logits), axis=-1)
+    return jnp.mean((below - (jnp.arange(logits.shape[-1]) >= bins[..., None])) ** 2, axis=-1)
 
 
 def sft_sums(
     model: Moondream,
     grammar: Grammar,
     params: Any,
-    heat_map: Any,
+    grounding: bool,
     batch: PromptBatch,
     targets: TargetBatch,
     tokens: int,
@@ -71,13 +100,14 @@ def sft_sums(
       model: the policy.
       grammar: its mask; forced tokens cost nothing.
       params: the policy's parameters.
-      heat_map: see `init_heat_map`; None leaves that loss out.
+      grounding: whether to compute the auxiliary losses `heat` and `words` too.
       batch: images and prompts.
       targets: traced completions.
       tokens: only the first `tokens` of each completion are learned (4 covers the box).
 
     Returns:
-      `box` (nats per box token), `path` (nats per path token), `heat` (nats per phrase).
+      `box` (nats per box token), `path` (nats per path token), `distance` (ranked probability score per box token),
+      `heat` (nats per token of a phrase), `words` (nats per token of a phrase).
     """
     rows = targets.lengths.size
     token_ids = targets.token_ids.reshape(rows, -1)[:, :tokens]
@@ -88,19 +118,33 @@ def sft_sums(
     remaining = jnp.broadcast_to(model.config.paths.max_new_tokens - steps, token_ids.shape)
     mask = grammar.mask(grammar.states(token_ids), remaining)
     learned = steps < lengths[:, None]
-    is_box = (token_ids == model.config.paths.coord_token) | (token_ids == model.config.paths.size_token)
+    is_coord, is_size = token_ids == model.config.paths.coord_token, token_ids == model.config.paths.size_token
+    is_box = is_coord | is_size
     # Past the end the target is not a legal token; any legal one keeps the masked row finite.
     safe_ids = jnp.where(learned, token_ids, jnp.argmax(mask, axis=-1))
     nats = -token_statistics(forward.logits, mask, safe_ids, bins, model.config.paths).log_probs
 
-    def total(where: Array) -> SumAndCount:
-        return jnp.sum(jnp.where(where, nats, 0.0)), jnp.sum(where).astype(jnp.float32)
+    def total(values: Array, where: Array) -> SumAndCount:
+        return jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where).astype(jnp.float32)
 
-    truth = batch.ground_truth.reshape(rows, *batch.ground_truth.shape[2:])
-    sums = {"box": total(learned & is_box), "path": total(learned & ~is_box)}
-    if heat_map is not None:
-        valid = batch.valid.reshape(rows)
-        sums["heat"] = heat_map_loss(heat_map, forward.prompt_end, forward.image, truth, valid)
+    of_coord = ranked_probability_score(forward.logits.coord, bins[..., 0])
+    of_size = ranked_probability_score(forward.logits.size, bins).sum(axis=-1)
+    distance = jnp.where(is_coord, of_coord, 0.0) + jnp.where(is_size, of_size, 0.0)
+    sums = {
+        "box": total(nats, learned & is_box),
+        "path": total(nats, learned & ~is_box),
+        "distance": total(distance, learned & is_box),
+    }
+    if grounding:
+        shares = patch_shares(batch.ground_truth & batch.valid[..., None, None], forward.image.shape[1])
+        position = jnp.arange(batch.prompt_ids.shape[-1])
+        first, behind = len(model.config.paths.prompt_prefix), len(model.config.paths.prompt_suffix)
+        since = position >= first
+        phrase = since & (position < batch.prompt_lengths[..., None] - behind)
+        pointing = since & (position < batch.prompt_lengths[..., None])
+        sums["heat"] = heat_map_loss(forward.queries, forward.image_keys, shares, pointing)
+        embedding = params["text"]["embedding"]["embedding"]
+        sums["words"] = patch_words_loss(embedding, forward.image, shares, batch.prompt_ids, phrase)
     return sums
 
 
@@ -111,10 +155,12 @@ def make_sft_step(
     *,
     tokens: int,
     box_weight: float,
+    distance_weight: float,
     heat_weight: float,
+    words_weight: float,
     average_decay: float,
 ) -> Callable[[LearnerState, PromptBatch, TargetBatch], tuple[LearnerState, dict[str, SumAndCount]]]:
-    """A compiled gradient step; parameters are `{"policy": …, "heat_map": …}`.
+    """A compiled gradient step; parameters are `{"policy": …}`.
 
     Args:
       model: the policy.
@@ -122,13 +168,17 @@ def make_sft_step(
       optimizer: see `optimizers`.
       tokens: see `sft_sums`.
       box_weight: of the mean over box tokens.
+      distance_weight: of the mean ranked probability score over box tokens.
       heat_weight: of the mean over heat maps.
+      words_weight: of the mean over words of patches.
       average_decay: of the averaged weights.
     """
-    weights = {"box": box_weight, "path": 1.0, "heat": heat_weight}
+    weights = {
+        "box": box_weight, "path": 1.0, "distance": distance_weight, "heat": heat_weight, "words": words_weight,
+    }  # fmt: skip
 
     def loss(params: Any, batch: PromptBatch, targets: TargetBatch) -> tuple[Array, dict[str, SumAndCount]]:
-        sums = sft_sums(model, grammar, params["policy"], params["heat_map"], batch, targets, tokens)
+        sums = sft_sums(model, grammar, params["policy"], True, batch, targets, tokens)
         means = [weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()]
         return jnp.sum(jnp.stack(means)), sums
 

@@ -143,6 +143,7 @@ class TauAttention(nn.Module):
         value = value * (jnp.tanh(gelu @ tau_v) + tau_position)[..., None]
         query = rotate(query, positions_NT, c.rope_theta)
         key = rotate(key, positions_NT, c.rope_theta)
+        self.sow("intermediates", "query", query)
 
         own = fresh = Segment(keys=key, values=value, valid=None)
         if cache is not None:

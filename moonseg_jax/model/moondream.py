@@ -59,14 +59,14 @@ class Moondream(nn.Module):
         crops: UInt8[Array, "I C S S 3"],
         stitch_rows: Float[Array, "I C g g"],
         stitch_cols: Float[Array, "I C g g"],
-    ) -> tuple[Float[Array, "I q D"], LayerContext]:
-        """Runs BOS and the image, all seeing all; hidden rows and the keys and values later passes attend to."""
+    ) -> tuple[Float[Array, "I p D"], LayerContext]:
+        """Runs BOS and the image, all seeing all; the image's embeddings, and the keys and values later passes see."""
         image = self.vision(crops, stitch_rows, stitch_cols)
         bos = self.text.embed(jnp.full((image.shape[0], 1), self.config.paths.bos))
         embedded = jnp.concatenate([bos, image], axis=1)
         positions = jnp.broadcast_to(jnp.arange(embedded.shape[1]), embedded.shape[:2])
-        hidden, context, _, _ = self.text(embedded, positions)
-        return hidden, context
+        _, context, _, _ = self.text(embedded, positions)
+        return image, context
 
     def prompt(
         self,

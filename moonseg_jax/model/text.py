@@ -98,8 +98,8 @@ class TextDecoder(nn.Module):
     def _stack(self, layers: int, routed: bool) -> nn.Module:
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=layers,
-            in_axes=(0, 0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
+            block, variable_axes={"params": 0, "intermediates": 0}, split_rngs={"params": True}, length=layers,
+            in_axes=(0, 0, 0, nn.broadcast, nn.broadcast, nn.broadcast), unroll=max(layers, 1),
         )  # fmt: skip
         return scanned(self.config, routed=routed, dtype=self.dtype)
 

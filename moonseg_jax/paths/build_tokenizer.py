@@ -1,6 +1,6 @@
 """Builds an embedded tokenizer: control tokens, path commands, integers and a closed list of words.
 
-    python -m moonseg_jax.paths.build_tokenizer WORDS.txt OUT.json --step 15 --limit 320
+    python -m moonseg_jax.paths.build_tokenizer WORDS.txt OUT.json --step 30 --limit 320
 
 `WORDS.txt` has one lower-case word a line; `-` reads standard input.
 """

@@ -17,12 +17,14 @@ class Prefill(NamedTuple):
 
     context: tuple[LayerContext, LayerContext]
     """Keys and values of the image prefix and of the prompts."""
+    queries: Float[Array, "L I*K P H d"]
+    """Of the prompts' attention in the routed layers."""
     prompt_end: Float[Array, "I*K D"]
     """Hidden row of the last prompt token: it predicts the first completion token."""
     lengths: Int[Array, " I*K"]
     """Prompt tokens."""
-    image: Float[Array, "I q D"]
-    """Hidden rows of BOS and the image patches."""
+    image: Float[Array, "I p D"]
+    """Embeddings of the image patches, before the text decoder."""
 
 
 def prefill(model: Moondream, params: Any, batch: PromptBatch) -> Prefill:
@@ -40,7 +42,10 @@ def prefill(model: Moondream, params: Any, batch: PromptBatch) -> Prefill:
     variables = {"params": params}
     passed: Any = model.apply(variables, batch.crops, batch.stitch_rows, batch.stitch_cols, method="prefix")
     image, prefix = passed
-    passed = model.apply(variables, prefix, token_ids, values, lengths, method="prompt")
+    passed, seen = model.apply(
+        variables, prefix, token_ids, values, lengths, method="prompt", mutable=["intermediates"]
+    )  # fmt: skip
     hidden, prompt = passed
+    (queries,) = seen["intermediates"]["text"]["routed"]["attn"]["query"]
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return Prefill(context=(prefix, prompt), prompt_end=last, lengths=lengths, image=image)
+    return Prefill(context=(prefix, prompt), queries=queries, prompt_end=last, lengths=lengths, image=image)

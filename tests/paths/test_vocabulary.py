@@ -40,9 +40,9 @@ def test_every_word_of_the_lexicon_is_one_token(name):
 
 
 def test_alphabet_of_the_tiny_preset(vocabulary):
-    assert vocabulary.integers.tolist() == list(range(0, 961, 15))
+    assert vocabulary.integers.tolist() == list(range(0, 961, 30))
     words = [vocabulary.tokenizer.id_to_token(int(token)) for token in vocabulary.integer_ids]
-    assert words == [str(number) for number in range(0, 961, 15)]
+    assert words == [str(number) for number in range(0, 961, 30)]
     assert {vocabulary.tokenizer.id_to_token(token) for token in vocabulary.command_ids.values()} == set(
         "MLCQSTZHVAmlcqstzhva"
     )
@@ -53,8 +53,8 @@ def test_alphabet_of_the_tiny_preset(vocabulary):
 def test_tables_cover_the_models_vocabulary(vocabulary):
     values = vocabulary.value_of_token(320)
     assert values.shape == (320,)
-    assert values[vocabulary.integer_ids].tolist() == list(range(0, 961, 15))
-    assert (values >= 0).sum() == 65
+    assert values[vocabulary.integer_ids].tolist() == list(range(0, 961, 30))
+    assert (values >= 0).sum() == 33
     with pytest.raises(UserError, match=r"text\.vocabulary is 50"):
         vocabulary.value_of_token(50)
 
