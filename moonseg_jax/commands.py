@@ -104,6 +104,12 @@ class Coco:
     """COCO instances JSON."""
     out: Path
     """Folder of the data set."""
+    val: int = 0
+    """Held-out photos, the last ones; with 0 there is no split `val`."""
+    limit: int | None = None
+    """Most photos, the first ones that have a phrase; all by default."""
+    min_area: float = 0.0
+    """Smallest target, as a share of the photo's area."""
 
     def run(self) -> None:
         """Builds the data set.
@@ -113,7 +119,10 @@ class Coco:
         """
         from data_pipelines.build import build_coco
 
-        build_coco(self.out, images=self.images, annotations=self.annotations)
+        build_coco(
+            self.out, images=self.images, annotations=self.annotations, val=self.val, limit=self.limit,
+            min_area=self.min_area,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +200,8 @@ class Evaluate:
     """Checkpoint of a refiner; the shipped one goes with the shipped policy."""
     data: OptionalPath = None
     """Data set built by `moonseg data build`; held-out embedded scenes by default."""
+    split: str = "val"
+    """Split of that data set."""
     scenes: int = 500
     """How many scenes."""
     seed: int = 0
@@ -210,8 +221,9 @@ class Evaluate:
 
         keep_compiled_programs()
         figures = evaluate_checkpoint(
-            policy=self.checkpoint, refiner=self.refiner, data=self.data, scenes=self.scenes, seed=self.seed
-        )
+            policy=self.checkpoint, refiner=self.refiner, data=self.data, split=self.split, scenes=self.scenes,
+            seed=self.seed,
+        )  # fmt: skip
         if self.out is not None:
             write_json(self.out, figures)
         print(json.dumps(figures, indent=2))

@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -103,6 +104,11 @@ def select_tiling(height: int, width: int, vision: VisionConfig) -> tuple[int, i
     margins = 2 * vision.overlap_margin * vision.patch
     window = vision.crop - margins
     return tile_counts(max(height - margins, 1), max(width - margins, 1), window, vision.max_tiles)
+
+
+def crops_needed(sizes: Iterable[tuple[int, int]], vision: VisionConfig) -> int:
+    """Crops per image that a batch of images (height, width) needs: 1 if each fits one tile, else global and tiles."""
+    return 1 if all(select_tiling(*size, vision) == (1, 1) for size in sizes) else 1 + vision.max_tiles
 
 
 def overlapping_crops(

@@ -15,6 +15,7 @@ from data_pipelines.source import open_split
 from moonseg_jax.baselines import BaselineSample, mask_iou, measure_baselines
 from moonseg_jax.batch import true_mask
 from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
+from moonseg_jax.images import crops_needed
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import shipped
 from moonseg_jax.refine import REFINED, Refined, load_refiner
@@ -47,7 +48,6 @@ def judge(
     phrases: int,
     seed: int,
     baselines: bool = False,
-    crops: int = 1,
 ) -> Judgement:
     """Judges greedy paths, one sample at T = 1 per phrase, and refined masks where a refiner is given.
 
@@ -58,12 +58,12 @@ def judge(
       phrases: phrases judged per scene, the first ones.
       seed: of the samples at T = 1.
       baselines: also measure the three trivial baselines.
-      crops: crops per image.
 
     Raises:
       UserError: weights are missing or do not fit.
     """
     policy, params = load_policy(policy_folder)
+    crops = crops_needed((scene.examples[0].image.shape[:2] for scene in scenes), policy.config.vision)
     greedy = Decoder(policy, images=16, phrases=phrases, crops=crops)
     sampled = Decoder(policy, images=16, phrases=phrases, crops=crops, temperature=1.0)
     predictions = greedy(params, scenes)
@@ -121,14 +121,15 @@ def _gallery(
 
 
 def evaluate_checkpoint(
-    *, policy: Path | None, refiner: Path | None, data: Path | None, scenes: int, seed: int
+    *, policy: Path | None, refiner: Path | None, data: Path | None, split: str, scenes: int, seed: int
 ) -> dict[str, Any]:
-    """Figures of `moonseg evaluate` on the `val` split, or on embedded scenes never used in training.
+    """Figures of `moonseg evaluate` on a split of a data set, or on embedded scenes never used in training.
 
     Args:
       policy: policy weights; None takes the shipped policy and refiner.
       refiner: refiner weights or None.
       data: folder of a data set; None draws embedded scenes.
+      split: of that data set.
       scenes: how many of its first scenes.
       seed: of the samples at T = 1.
 
@@ -140,7 +141,7 @@ def evaluate_checkpoint(
     if data is None:
         held_out = [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
     else:
-        held_out = held_out_scenes(open_split(data, "val", at_least=scenes), scenes)
+        held_out = held_out_scenes(open_split(data, split, at_least=scenes), scenes)
     result = judge(policy, refiner, held_out, phrases=2, seed=seed, baselines=True)
     figures = {name: getattr(result, name) for name in ("coarse", "refined", "sampled_miou", "baselines")}
     return {name: value for name, value in figures.items() if value is not None}

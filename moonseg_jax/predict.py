@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, Prediction
-from moonseg_jax.images import ImageSource, decode_image, select_tiling
+from moonseg_jax.images import ImageSource, crops_needed, decode_image
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.paths.svg import path_text, svg_document
 from moonseg_jax.policy import Policy, load_policy
@@ -136,9 +136,7 @@ class Segmenter:
         return self._answer(prediction, coarse, mask, status)
 
     def _decoder(self, pixels: np.ndarray) -> Decoder:
-        vision = self.policy.config.vision
-        rows, cols = select_tiling(pixels.shape[0], pixels.shape[1], vision)
-        crops = 1 if rows * cols == 1 else 1 + vision.max_tiles
+        crops = crops_needed([(pixels.shape[0], pixels.shape[1])], self.policy.config.vision)
         if crops not in self._decoders:
             self._decoders[crops] = Decoder(self.policy, images=1, phrases=1, crops=crops)
         return self._decoders[crops]

@@ -39,8 +39,9 @@ def ship(sft: Path, rl: Path, refiner: Path) -> None:
     for name, run in {"sft": sft, "rl": rl, "refiner": refiner}.items():
         shutil.copy(run / "metrics.jsonl", ASSETS / name / "metrics.jsonl")
 
-    before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, data=None, scenes=SCENES, seed=0)
-    after = evaluate_checkpoint(policy=ASSETS / "rl", refiner=ASSETS / "refiner", data=None, scenes=SCENES, seed=0)
+    common: dict[str, Any] = {"data": None, "split": "val", "scenes": SCENES, "seed": 0}
+    before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, **common)
+    after = evaluate_checkpoint(policy=ASSETS / "rl", refiner=ASSETS / "refiner", **common)
     figures = {"sft": before, "rl": after}
     (ASSETS / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (ASSETS / "README.md").write_text(card(figures, {"sft": sft, "rl": rl, "refiner": refiner}), encoding="utf-8")

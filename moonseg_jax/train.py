@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,11 +60,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_TOKENS), step_over(config.model.paths.max_new_tokens)
-    collate = functools.partial(_supervised, layout)
-    loader = _loader(config, collate)
-    if config.box_data is not None:
-        easy = _loader(dataclasses.replace(config, data=config.box_data), collate)
-        loader = InTurn(easy, config.box_steps, loader)
+    loader = _loader(config, functools.partial(_supervised, layout))
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config)
     )  # fmt: skip
@@ -182,29 +177,6 @@ def _loader(config: LoopConfig, collate: Any) -> Any:
         phrases_per_image=config.phrases_per_image, seed=config.seed, shard_index=jax.process_index(),
         shard_count=processes, threads=config.loader_threads,
     )  # fmt: skip
-
-
-class InTurn:
-    """One stream of batches for the first steps, then another; resumable like its parts."""
-
-    def __init__(self, first: Any, steps: int, second: Any):
-        """Takes `steps` batches from `first`, then all from `second`."""
-        self._first, self._steps, self._second, self._taken = first, steps, second, 0
-
-    def __next__(self) -> Any:
-        """The next batch."""
-        self._taken += 1
-        return next(self._first if self._taken <= self._steps else self._second)
-
-    def get_state(self) -> dict[str, Any]:
-        """Positions of both streams."""
-        return {"taken": self._taken, "first": self._first.get_state(), "second": self._second.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on where `get_state` was asked."""
-        self._taken = int(state["taken"])
-        self._first.set_state(state["first"])
-        self._second.set_state(state["second"])
 
 
 def _held_out(config: LoopConfig, policy: Policy, *, sampled: bool = False) -> Any:

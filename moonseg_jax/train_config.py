@@ -47,8 +47,6 @@ class SftConfig(LoopConfig):
     """Folder with policy weights to start from; None starts from scratch."""
     box_steps: int = 0
     """First so many steps learn boxes and the heat map only: short sequences, fast steps."""
-    box_data: str | None = None
-    """Easier data set for those steps: telling objects apart by words emerges early on it. None takes `data`."""
     box_weight: float = 1.0
     """Weight of a box token against a path token."""
     distance_weight: float = 8.0

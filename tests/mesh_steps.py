@@ -9,10 +9,12 @@ import optax
 from jax.sharding import Mesh
 from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
-from moonseg_jax.batch import prompt_batch, target_batch
+from moonseg_jax.batch import prompt_batch, target_batch, true_mask
 from moonseg_jax.learner.policy import make_policy_step
-from moonseg_jax.learner.sft import init_heat_map, make_sft_step
+from moonseg_jax.learner.refiner import make_refiner_step
+from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
+from moonseg_jax.model.refiner import init_head, make_head
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.sharding import make_mesh, put_batch, put_replicated, to_host
 from moonseg_jax.types import PromptBatch, TargetBatch
@@ -28,11 +30,10 @@ Results = dict[str, np.ndarray]
 def sft_step(mesh: Mesh) -> Results:
     """One step of supervised learning."""
     policy = micro_policy()
-    heat_map = init_heat_map(jax.random.key(1), policy.config.text.width)
-    state = put_replicated(mesh, init_state({"policy": micro_params(), "heat_map": heat_map}, OPTIMIZER))
+    state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     step = make_sft_step(
         policy.model, policy.grammar, OPTIMIZER, tokens=policy.config.paths.max_new_tokens, box_weight=2.0,
-        heat_weight=0.5, average_decay=0.9,
+        distance_weight=3.0, heat_weight=0.5, words_weight=0.7, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):
         inputs = (state, *global_batch(mesh))
@@ -61,7 +62,27 @@ def rl_step(mesh: Mesh) -> Results:
     return collect(figures=figures, sums=sums, params=state.params, averaged=state.averaged)
 
 
-STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step}
+def refiner_step(mesh: Mesh) -> Results:
+    """One step of the refinement head on coarse masks that are shifted truths."""
+    policy = micro_policy()
+    config = policy.config
+    head = make_head(config)
+    state = put_replicated(mesh, init_state({"refiner": init_head(head, config.vision.width, 0)}, OPTIMIZER))
+    frozen = put_replicated(mesh, micro_params())
+    step = make_refiner_step(
+        policy.model, head, OPTIMIZER, kind="focal", best_of_masks=True, boundary_weight=2.0, dice_weight=1.0,
+        iou_weight=0.2, average_decay=0.9,
+    )  # fmt: skip
+    share = IMAGES // jax.process_count()
+    mine = [scene.examples[0] for scene in scenes(IMAGES)][jax.process_index() * share :][:share]
+    truth = np.stack([true_mask(example) for example in mine])
+    pixels = (np.stack([example.image for example in mine]), np.roll(truth, 3, axis=2), truth)
+    with jax.set_mesh(mesh):
+        state, sums = step(state, frozen, *put_batch(mesh, pixels))
+    return collect(sums=sums, params=state.params, averaged=state.averaged)
+
+
+STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step, "refiner": refiner_step}
 """Stage → its step, from placing the parameters to collecting the results."""
 
 

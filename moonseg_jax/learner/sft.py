@@ -43,15 +43,16 @@ def heat_map_loss(
 ) -> SumAndCount:
     """Cross-entropy between where a phrase's tokens look in the image and the target's share of each patch.
 
-    It supervises the first head of every routed layer but the last: a colour word finds its patches in one step of
-    attention, and the rows behind it learn from it where the object is, long before boxes are right. Rows without
-    target do not count.
+    It supervises the first head of every routed layer but the last (of the only one, where there is one): a colour
+    word finds its patches in one step of attention, and the rows behind it learn from it where the object is, long
+    before boxes are right. Rows without target do not count.
     """
     layers, _, tokens, _, width = queries.shape
     images, phrases, _ = shares.shape
-    looking = queries[:-1, :, :, 0].reshape(layers - 1, images, phrases, tokens, width)
-    scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:-1, :, :, 0]) * width**-0.5
-    cross_entropy = -jnp.einsum("IKp,LIKPp->IKP", shares, nn.log_softmax(scores)) / (layers - 1)
+    taught = max(layers - 1, 1)
+    looking = queries[:taught, :, :, 0].reshape(taught, images, phrases, tokens, width)
+    scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:taught, :, :, 0]) * width**-0.5
+    cross_entropy = -jnp.einsum("IKp,LIKPp->IKP", shares, nn.log_softmax(scores)) / taught
     counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
     return jnp.sum(jnp.where(counts, cross_entropy, 0.0)), jnp.sum(counts).astype(jnp.float32)
 

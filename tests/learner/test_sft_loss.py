@@ -10,7 +10,14 @@ import pytest
 from tiny_models import QUICK, compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
-from moonseg_jax.learner.sft import heat_map_loss, init_heat_map, make_sft_step, sft_sums
+from moonseg_jax.learner.sft import (
+    heat_map_loss,
+    make_sft_step,
+    patch_shares,
+    patch_words_loss,
+    ranked_probability_score,
+    sft_sums,
+)
 from moonseg_jax.learner.state import init_state
 
 POLICY = micro_policy()
@@ -24,7 +31,6 @@ def batch_of(rows):
 
 
 ROWS = [scene.examples[:2] for scene in scenes(4)]
-HEAT_MAP = init_heat_map(jax.random.key(0), POLICY.config.text.width)
 
 
 OPTIMIZER = optax.adam(3e-3)
@@ -33,13 +39,14 @@ OPTIMIZER = optax.adam(3e-3)
 @functools.cache
 def compiled_step():
     step = make_sft_step(
-        POLICY.model, POLICY.grammar, OPTIMIZER, tokens=BUDGET, box_weight=1.0, heat_weight=1.0, average_decay=0.9
-    )
+        POLICY.model, POLICY.grammar, OPTIMIZER, tokens=BUDGET, box_weight=1.0, distance_weight=4.0, heat_weight=1.0,
+        words_weight=1.0, average_decay=0.9,
+    )  # fmt: skip
     return compile_quickly(step, fresh_state(), *batch_of(ROWS))
 
 
 def fresh_state():
-    return init_state(jax.tree.map(jnp.array, {"policy": micro_params(), "heat_map": HEAT_MAP}), OPTIMIZER)
+    return init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), OPTIMIZER)
 
 
 def sums(batch, targets):
@@ -51,9 +58,11 @@ def test_a_batch_is_the_sum_of_its_halves_and_padding_counts_nowhere():
     whole = sums(*batch_of(ROWS))
     halves = [sums(*with_padding(*batch_of(rows))) for rows in (ROWS[:2], ROWS[2:])]
     lengths = batch_of(ROWS)[1].lengths
-    assert whole["box"][1] == 3 * 8 and whole["heat"][1] == 8
+    assert whole["box"][1] == 3 * 8 and whole["distance"][1] == 3 * 8
+    said = sum(len(example.phrase.split()) for row in ROWS for example in row)
+    assert whole["words"][1] == said and whole["heat"][1] == said + 8
     assert whole["path"][1] == lengths.sum() - 3 * 8
-    for name in ("box", "path", "heat"):
+    for name in ("box", "path", "distance", "heat", "words"):
         np.testing.assert_allclose(whole[name], np.add(halves[0][name], halves[1][name]), rtol=1e-5, err_msg=name)
 
 
@@ -70,7 +79,7 @@ def with_padding(batch, targets):
 def test_forced_tokens_cost_nothing():
     batch, targets = batch_of(ROWS)
     first = jax.jit(
-        functools.partial(sft_sums, POLICY.model, POLICY.grammar, heat_map=None, tokens=BOX_AND_MOVE),
+        functools.partial(sft_sums, POLICY.model, POLICY.grammar, grounding=False, tokens=BOX_AND_MOVE),
         compiler_options=QUICK,
     )
     start = first(params=micro_params(), batch=batch, targets=targets)
@@ -82,17 +91,48 @@ def test_forced_tokens_cost_nothing():
 @pytest.mark.parametrize(
     ("columns", "shares"), [(4, [1 / 4] * 4), (2, [3 / 7, 1 / 14, 3 / 7, 1 / 14])], ids=["whole", "left half"]
 )
-def test_heat_map_loss_of_a_two_by_two_grid(columns, shares):
-    # Rows of width 1 become their signs; scores ±ln 3 / 2 share the attention 3 : 1 : 3 : 3. Shrinking a mask of
-    # 4 x 4 blends neighbours: weights 3/7, 3/7, 1/7, so a seventh of the left half spills to the right.
-    image = jnp.array([[[2.0], [-1.0], [0.5], [7.0]]])
-    params = {"query": jnp.array([[np.log(3.0)]]), "key": jnp.array([[0.5]])}
-    truth = np.zeros((3, 4, 4), bool)
-    truth[:2, :, :columns] = True
-    prompt_end, valid = jnp.full((3, 1), 3.0), jnp.array([True, False, True])
-    total, count = heat_map_loss(params, prompt_end, image, truth, valid)
-    expected = -np.dot(shares, np.log([0.3, 0.1, 0.3, 0.3]))
-    np.testing.assert_allclose((total, count), (expected, 1.0), rtol=1e-4)
+def test_shares_of_a_two_by_two_grid(columns, shares):
+    # Shrinking a mask of 4 x 4 blends neighbours: weights 3/7, 3/7, 1/7, so a seventh of the left half spills over.
+    truth = np.zeros((1, 2, 4, 4), bool)
+    truth[:, 0, :, :columns] = True
+    np.testing.assert_allclose(patch_shares(jnp.asarray(truth), 4), [[shares, [0.0] * 4]], rtol=1e-5)
+
+
+def test_heat_map_is_the_first_heads_attention_in_every_routed_layer_but_the_last():
+    # Scores ±ln 3 / 2 share the attention of the first head 3 : 1 : 3 : 3; other heads and layers hold noise.
+    queries, keys = np.random.default_rng(0).normal(size=(3, 2, 3, 2, 4)), np.zeros((3, 1, 4, 2, 4))
+    queries[:2, :, :, 0], keys[:2, :, :, 0] = [np.log(3.0), 0, 0, 0], 0
+    keys[:2, 0, :, 0, 0] = [1.0, -1.0, 1.0, 1.0]
+    shares = jnp.array([[[0.5, 0.5, 0.0, 0.0], [0.0] * 4]])
+    learned = jnp.array([[[True, False, True], [True] * 3]])
+    total, count = heat_map_loss(jnp.asarray(queries), jnp.asarray(keys), shares, learned)
+    expected = -2 * (0.5 * np.log(0.3) + 0.5 * np.log(0.1))
+    np.testing.assert_allclose((total, count), (expected, 2.0), rtol=1e-4)
+
+
+def test_patches_speak_by_their_likeness_to_word_embeddings():
+    embedding = jnp.array([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0]])
+    image = jnp.array([[[5.0, 0.0], [0.0, 0.1]]])
+    # Normalised patches are (√2, 0) and (0, √2): scores ±2 for a like word, 0 for an orthogonal one.
+    shares, learned = jnp.array([[[0.25, 0.75]]]), jnp.array([[[True, True, False]]])
+    total, count = patch_words_loss(embedding, image, shares, jnp.array([[[0, 1, 2]]]), learned)
+    first = np.array([2.0, 0.0, -2.0]) - np.log(np.exp([2.0, 0.0, -2.0]).sum())
+    second = np.array([0.0, 2.0, 0.0]) - np.log(np.exp([0.0, 2.0, 0.0]).sum())
+    said = 0.25 * first + 0.75 * second
+    np.testing.assert_allclose((total, count), (-(said[0] + said[1]), 2.0), rtol=1e-4)
+
+
+def test_ranked_probability_score_grows_with_the_distance_and_is_proper():
+    sure = jnp.log(jnp.eye(5) + 1e-9)
+    scores = ranked_probability_score(sure, jnp.full(5, 2))
+    np.testing.assert_allclose(scores, [2 / 5, 1 / 5, 0.0, 1 / 5, 2 / 5], atol=1e-5)
+    # The mean score under a distribution is smallest for that distribution itself.
+    truth = jnp.array([0.1, 0.5, 0.2, 0.2])
+
+    def mean_score(logits):
+        return jnp.sum(truth * jax.vmap(lambda b: ranked_probability_score(logits, b))(jnp.arange(4)))
+
+    np.testing.assert_allclose(jax.grad(mean_score)(jnp.log(truth)), np.zeros(4), atol=1e-6)
 
 
 def test_steps_on_one_batch_lower_every_loss():
@@ -100,5 +140,5 @@ def test_steps_on_one_batch_lower_every_loss():
     for _ in range(12):
         state, losses = compiled_step()(state, *batch_of(ROWS))
         history.append({name: float(total / count) for name, (total, count) in losses.items()})
-    for name in ("box", "path", "heat"):
-        assert history[-1][name] < 0.8 * history[0][name], (name, history[0], history[-1])
+    for name in ("box", "path", "distance", "heat", "words"):
+        assert history[-1][name] < 0.85 * history[0][name], (name, history[0], history[-1])
