@@ -29,7 +29,7 @@ from moonseg_jax.train_config import LoopConfig
 RECIPE = Path("experiments/shapes_tiny.py")
 DATA_SEED = 1_000
 """Added to the run's seed: scenes of a quickstart are none of those the shipped policy was trained on."""
-TRAIN_SCENES, HELD_OUT_SCENES = 4_000, 500
+TRAIN_SCENES, HELD_OUT_SCENES, HELD_OUT_UNSEEN_SCENES = 4_000, 500, 100
 PHRASES_JUDGED = 2
 """Phrases judged per held-out scene."""
 USUAL_MINUTES = 10.0
@@ -56,7 +56,7 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
 
     console.rule("1. embedded data")
     data = out / "data"
-    build_shapes(data, train=TRAIN_SCENES, val=HELD_OUT_SCENES, val_unseen=100, seed=DATA_SEED + seed)
+    build_shapes(data, train=TRAIN_SCENES, val=HELD_OUT_SCENES, val_unseen=HELD_OUT_UNSEEN_SCENES, seed=DATA_SEED + seed)
     scenes = held_out_scenes(open_split(data, "val", at_least=HELD_OUT_SCENES), HELD_OUT_SCENES)
 
     start = shipped("sft")

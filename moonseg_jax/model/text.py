@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from moonseg_jax.config import TextConfig
 from moonseg_jax.model.attention import Cache, Segment, TauAttention
 from moonseg_jax.model.moe import RoutedMLP
+from moonseg_jax.model.stacks import unrolled
 
 EPSILON = 1e-5
 """Of every LayerNorm in the model."""
@@ -99,7 +100,7 @@ class TextDecoder(nn.Module):
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
             block, variable_axes={"params": 0, "intermediates": 0}, split_rngs={"params": True}, length=layers,
-            in_axes=(0, 0, 0, nn.broadcast, nn.broadcast, nn.broadcast), unroll=max(layers, 1),
+            in_axes=(0, 0, 0, nn.broadcast, nn.broadcast, nn.broadcast), unroll=unrolled(layers),
         )  # fmt: skip
         return scanned(self.config, routed=routed, dtype=self.dtype)
 

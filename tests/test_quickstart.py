@@ -1,0 +1,59 @@
+"""The whole method in one command, at a fraction of its length: every stage runs and leaves what it promises."""
+
+import json
+
+import numpy as np
+import pytest
+
+from moonseg_jax import quickstart as rooms
+from moonseg_jax.cli import main
+from moonseg_jax.predict import Segmenter
+
+SCENES = 8
+METRICS = {"miou", "ciou", "p50", "biou_2px", "n"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a quickstart of a few steps on a few scenes."""
+    out = tmp_path_factory.mktemp("quickstart") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "TRAIN_SCENES", 32)
+        patch.setattr(rooms, "HELD_OUT_SCENES", SCENES)
+        patch.setattr(rooms, "HELD_OUT_UNSEEN_SCENES", 2)
+        rooms.quickstart(out=out, seed=3, minutes=0.1, from_scratch=False)
+    return out
+
+
+def test_the_summary_holds_every_figure_it_promises(finished):
+    summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
+    assert summary["seed"] == 3 and summary["compiled_programs"] > 0
+    assert 0 < summary["wall_seconds"] < 3600 and 0 < summary["peak_memory_gib"] < 24
+    for figures in (summary["sft"]["coarse"], summary["rl"]["coarse"], summary["rl"]["refined"]):
+        assert METRICS <= figures.keys()
+        assert SCENES < figures["n"] <= 2 * SCENES
+        assert all(0 <= figures[name] <= 1 for name in METRICS - {"n"})
+    for stage in ("sft", "rl"):
+        assert 0 <= summary[stage]["sampled_miou"] <= 1
+    assert {"other_object", "filled_box", "flood_fill_gain"} <= summary["baselines"].keys()
+    assert sum(summary["statuses"].values()) == summary["rl"]["refined"]["n"]
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "data:image/png;base64," in page
+    assert "src=\"http" not in page and "href=\"http" not in page
+
+
+def test_the_weights_it_leaves_segment_an_image(finished):
+    segmenter = Segmenter.load(finished / "rl" / "last", finished / "refiner" / "last")
+    image = np.full((96, 96, 3), 90, np.uint8)
+    image[30:60, 20:50] = (200, 30, 30)
+    assert segmenter.segment(image, "the red square").mask.shape == (96, 96)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(finished, capsys):
+    before = (finished / "summary.json").read_bytes()
+    assert main(["quickstart", "--out", str(finished), "--seed", "4"]) == 2
+    assert str(finished) in capsys.readouterr().err
+    assert (finished / "summary.json").read_bytes() == before
