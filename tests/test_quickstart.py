@@ -42,7 +42,7 @@ def test_the_summary_holds_every_figure_it_promises(finished):
 def test_the_report_is_one_page_that_needs_nothing_else(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and "data:image/png;base64," in page
-    assert "src=\"http" not in page and "href=\"http" not in page
+    assert 'src="http' not in page and 'href="http' not in page
 
 
 def test_the_weights_it_leaves_segment_an_image(finished):

@@ -61,8 +61,9 @@ class VisionEncoder(nn.Module):
         self.position = self.param("position", nn.initializers.normal(0.5), (c.grid**2, c.width))
         block = nn.remat(VisionBlock, prevent_cse=False) if self.remat else VisionBlock
         self.blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers, in_axes=0, unroll=unrolled(c.layers)
-        )(c, dtype=self.dtype)
+            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers, in_axes=0,
+            unroll=unrolled(c.layers),
+        )(c, dtype=self.dtype)  # fmt: skip
         self.post_ln = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype)
         self.projection_fc1 = nn.Dense(c.projection_width, dtype=self.dtype)
         self.projection_fc2 = nn.Dense(self.text_width, dtype=self.dtype)
