@@ -37,7 +37,8 @@ class VisionConfig:
     projection_width: int
     """Inner width of the MLP that projects features to the text width."""
     early_layer: int
-    """Index of the block whose output serves as early features for the refiner."""
+    """Index of the block whose output serves as early features for the refiner. `layers - 1`, the last block before
+    the final norm, is what the engine's CUDA path hands to the head instead (specification §13.4)."""
 
     @property
     def grid(self) -> int:

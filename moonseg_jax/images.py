@@ -162,6 +162,26 @@ def stitching_weights(
     return rows, cols
 
 
+def axis_stitching(tiles: int, vision: VisionConfig) -> Float[np.ndarray, "tiles length g"]:
+    """Which patch of which tile covers each patch of the stitched axis, as zeros and ones (specification §4).
+
+    Neighbouring tiles overlap by twice the margin; each keeps its inner part, the outermost their rims too.
+
+    Args:
+      tiles: along this axis.
+      vision: sizes; the stitched axis has `tiles * (g - 2 * overlap_margin) + 2 * overlap_margin` patches.
+    """
+    grid, margin = vision.grid, vision.overlap_margin
+    step = grid - 2 * margin
+    stitch = np.zeros((tiles, tiles * step + 2 * margin, grid), np.float32)
+    for tile in range(tiles):
+        first = 0 if tile == 0 else margin
+        last = grid if tile == tiles - 1 else grid - margin
+        kept = np.arange(first, last)
+        stitch[tile, tile * step + kept, kept] = 1.0
+    return stitch
+
+
 def pack_crops(
     image: UInt8[np.ndarray, "H W 3"], vision: VisionConfig, crops: int, resampling: Resampling = "engine"
 ) -> tuple[UInt8[np.ndarray, "C S S 3"], Float[np.ndarray, "C g g"], Float[np.ndarray, "C g g"]]:
@@ -216,19 +236,13 @@ def _block_mean(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _axis_weights(tiles: int, vision: VisionConfig) -> np.ndarray:
     """Weights float32[tiles, g, g] from the rows of each tile to the g pooled rows."""
-    grid, margin = vision.grid, vision.overlap_margin
-    step = grid - 2 * margin
-    length = tiles * step + 2 * margin
+    stitch = axis_stitching(tiles, vision)
+    grid, length = vision.grid, stitch.shape[1]
     pool = np.zeros((grid, length), np.float32)
     for cell in range(grid):
         start, stop = cell * length // grid, -(-(cell + 1) * length // grid)
         pool[cell, start:stop] = 1 / (stop - start)
-    weights = np.zeros((tiles, grid, grid), np.float32)
-    for tile in range(tiles):
-        first = 0 if tile == 0 else margin
-        last = grid if tile == tiles - 1 else grid - margin
-        weights[tile, :, first:last] = pool[:, tile * step + first : tile * step + last]
-    return weights
+    return np.einsum("kn,tna->tka", pool, stitch)
 
 
 def _read(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from moonseg_jax.mask_cleaning import clean_mask
-from moonseg_jax.model.refiner import RefinementHead, head_shapes, make_head, refine_loop
+from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.model.refiner import Refinement, RefinementHead, head_shapes, make_head, refine_loop
 from moonseg_jax.pairs import MARGIN
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.policy import Policy
@@ -90,12 +91,11 @@ class Refiner:
             part = waiting[start : start + self._batch]
             crops = np.zeros((self._batch, self.side, self.side, 3), np.uint8)
             masks = np.zeros((self._batch, self.side, self.side), np.float32)
-            for row, (i, (x0, y0, x1, y1)) in enumerate(part):
-                crops[row] = _stretch(images[i][y0:y1, x0:x1], self.side, cv2.INTER_LINEAR)
-                masks[row] = _stretch(coarse[i][y0:y1, x0:x1].astype(np.uint8), self.side, cv2.INTER_NEAREST)
+            for row, (i, rectangle) in enumerate(part):
+                crops[row], masks[row] = cut(images[i], coarse[i], rectangle, self.side)
             improved, scores = jax.device_get(self._run(*self._params, crops, masks))
             for row, (i, rectangle) in enumerate(part):
-                pasted = _paste(improved[row], rectangle, coarse[i].shape)
+                pasted = paste(to_rectangle(improved[row], rectangle) > 0.5, rectangle, coarse[i].shape)
                 if pasted.any():
                     results[i] = Refined(mask=clean_mask(pasted), status=REFINED, score=float(scores[row]))
                 else:
@@ -116,6 +116,56 @@ def pixel_rectangle(box: Float[np.ndarray, " 4"], height: int, width: int) -> Re
     )
 
 
+def encode_and_refine(
+    model: Moondream,
+    head: RefinementHead,
+    model_params: Any,
+    head_params: Any,
+    crops: UInt8[Array, "N S S 3"],
+    coarse: Float[Array, "N S S"],
+) -> tuple[Float[Array, "N gg W"], Float[Array, "N gg W"], Refinement]:
+    """The network's part of refinement: features once, then all iterations of the head (§11.4, §11.5).
+
+    Args:
+      model: whose vision encoder is used.
+      head: the refinement head.
+      model_params: parameters of the model; those of `vision` are enough.
+      head_params: parameters of the head.
+      crops: pixels around the objects.
+      coarse: masks to start from, 0 or 1 in the crops' frame.
+
+    Returns:
+      Final features, early features, and what every iteration gave.
+    """
+    features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
+    final, early = features
+    return final, early, refine_loop(head, head_params, final, early, coarse, head.config.iterations)
+
+
+def cut(
+    image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], rectangle: Rectangle, side: int
+) -> tuple[UInt8[np.ndarray, "S S 3"], Float[np.ndarray, "S S"]]:
+    """Image and mask (as 0 and 1) inside a rectangle, stretched to `side`: bilinear and nearest (§11.3)."""
+    x0, y0, x1, y1 = rectangle
+    pixels = cv2.resize(image[y0:y1, x0:x1], (side, side), interpolation=cv2.INTER_LINEAR)
+    inside = mask[y0:y1, x0:x1].astype(np.uint8)
+    return pixels, cv2.resize(inside, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.float32)
+
+
+def to_rectangle(probability: Float[np.ndarray, "S S"], rectangle: Rectangle) -> Float[np.ndarray, "h w"]:
+    """Probabilities stretched back to the rectangle's pixels, bilinear (§11.6)."""
+    x0, y0, x1, y1 = rectangle
+    return cv2.resize(probability, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+
+
+def paste(inside: Bool[np.ndarray, "h w"], rectangle: Rectangle, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
+    """A mask of `shape` that is empty outside of the rectangle (§11.6)."""
+    x0, y0, x1, y1 = rectangle
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = inside
+    return mask
+
+
 def load_refiner(folder: Path, policy: Policy, policy_params: Any) -> Refiner:
     """The refiner whose head lies in a folder of weights.
 
@@ -134,17 +184,5 @@ def _improve(
     crops: UInt8[Array, "N S S 3"],
     coarse: Float[Array, "N S S"],
 ) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
-    features: Any = policy.model.apply({"params": policy_params}, crops, method="encode_crops")
-    refined = refine_loop(head, head_params, features[0], features[1], coarse, head.config.iterations)
+    _, _, refined = encode_and_refine(policy.model, head, policy_params, head_params, crops, coarse)
     return refined.masks[-1], jnp.max(refined.iou[-1], axis=-1)
-
-
-def _stretch(pixels: np.ndarray, side: int, interpolation: int) -> np.ndarray:
-    return cv2.resize(pixels, (side, side), interpolation=interpolation)
-
-
-def _paste(probability: np.ndarray, rectangle: Rectangle, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
-    x0, y0, x1, y1 = rectangle
-    mask = np.zeros(shape, bool)
-    mask[y0:y1, x0:x1] = cv2.resize(probability, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR) > 0.5
-    return mask

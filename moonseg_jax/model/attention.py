@@ -81,6 +81,17 @@ def attend(
     return (mixed / total.transpose(0, 2, 1)[..., None]).astype(queries.dtype)
 
 
+def prefix_mask(count: int, prefix: int) -> Bool[Array, "count count"]:
+    """Which keys a query of a whole sequence sees: all before it and itself, and within the prefix all (spec §5).
+
+    Args:
+      count: tokens of the sequence.
+      prefix: tokens of BOS and image, which see each other; 0 where there is no image.
+    """
+    position = jnp.arange(count)
+    return (position <= position[:, None]) | (jnp.maximum(position, position[:, None]) < prefix)
+
+
 def rotate(x: Float[Array, "N T H d"], positions: Int[Array, "N T"], theta: float) -> Float[Array, "N T H d"]:
     """Rotary position embedding of the first half of the head width, as NeoX halves (spec §5).
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from moonseg_jax.config import ModelConfig
+from moonseg_jax.model.attention import prefix_mask
 from moonseg_jax.model.region import Region
 from moonseg_jax.model.text import DecoderCache, LayerContext, TextDecoder
 from moonseg_jax.model.vision import VisionEncoder
@@ -112,6 +113,17 @@ class Moondream(nn.Module):
         embedded = self.embed(token_ids, values)
         hidden, _, cache, experts = self.text(embedded, positions, context, mask, cache, index, replay)
         return hidden, cache, experts
+
+    def full_pass(self, embedded: Float[Array, "N T D"], prefix: int) -> Float[Array, "N T D"]:
+        """Hidden rows of whole sequences in one pass, without a cache.
+
+        Args:
+          embedded: input embeddings from position 0 on: BOS, the image's, and those of `embed`.
+          prefix: how many of them are BOS and image; 0 is a sequence without image, causal throughout.
+        """
+        positions = jnp.broadcast_to(jnp.arange(embedded.shape[1]), embedded.shape[:2])
+        hidden, _, _, _ = self.text(embedded, positions, mask=prefix_mask(embedded.shape[1], prefix))
+        return hidden
 
     def heads(self, hidden: Float[Array, "... D"]) -> HeadLogits:
         """All logits of hidden rows (before the final LayerNorm)."""

@@ -200,7 +200,7 @@ class RefinementHead(nn.Module):
         self.image_positions = self.param("image_positions", small, (self.grid, self.grid, embed))
         self.blocks = nn.scan(
             TwoWayBlock,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=config.layers,

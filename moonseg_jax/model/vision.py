@@ -75,6 +75,21 @@ class VisionEncoder(nn.Module):
         (x_BPW, early_BPW), _ = self.blocks((x_BPW, jnp.zeros_like(x_BPW)), jnp.arange(self.config.layers))
         return self.post_ln(x_BPW), early_BPW
 
+    def pool(
+        self,
+        features: Float[Array, "I C g*g W"],
+        stitch_rows: Float[Array, "I C g g"],
+        stitch_cols: Float[Array, "I C g g"],
+    ) -> Float[Array, "I g*g W"]:
+        """Features of the tiles, stitched to one grid and averaged to the size of a crop's."""
+        images, crops, patches, width = features.shape
+        grid = self.config.grid
+        tiles = features.reshape(images, crops, grid, grid, width)
+        weights = (stitch_rows.astype(self.dtype), stitch_cols.astype(self.dtype))
+        pooled = jnp.einsum("ICka,ICabW->ICkbW", weights[0], tiles)
+        pooled = jnp.einsum("IClb,ICkbW->IklW", weights[1], pooled)
+        return pooled.reshape(images, patches, width)
+
     def project(
         self,
         features: Float[Array, "I C g*g W"],
@@ -82,13 +97,8 @@ class VisionEncoder(nn.Module):
         stitch_cols: Float[Array, "I C g g"],
     ) -> Float[Array, "I g*g D"]:
         """Image embeddings: the global crop's features beside the stitched and pooled tiles', through an MLP."""
-        images, crops, patches, width = features.shape
-        grid = self.config.grid
-        tiles = features.reshape(images, crops, grid, grid, width)
-        weights = (stitch_rows.astype(self.dtype), stitch_cols.astype(self.dtype))
-        pooled = jnp.einsum("ICka,ICabW->ICkbW", weights[0], tiles)
-        pooled = jnp.einsum("IClb,ICkbW->IklW", weights[1], pooled)
-        both = jnp.concatenate([features[:, 0], pooled.reshape(images, patches, width)], axis=-1)
+        pooled = self.pool(features, stitch_rows, stitch_cols)
+        both = jnp.concatenate([features[:, 0], pooled], axis=-1)
         return self.projection_fc2(nn.gelu(self.projection_fc1(both), approximate=True))
 
     def __call__(

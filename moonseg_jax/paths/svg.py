@@ -19,7 +19,7 @@ _WORD = re.compile(r"\s*(?:([A-Za-z])|(-?(?:\d+\.?\d*|\.\d+))),?")
 
 
 def format_number(value: float) -> str:
-    """At most three decimals, without trailing zeros or point."""
+    """At most three decimals, without trailing zeros or point; a minus stays, even before 0."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
@@ -114,7 +114,8 @@ def svg_document(
       fill: colour of the inside; the rule is nonzero.
       image_href: the image to draw beneath, an address or a data URI.
     """
-    cx, cy, w, h = map(float, box)
+    cx, cy, w, h = box
+    x, y = float(cx) - float(w) / 2, float(cy) - float(h) / 2
     beneath = ""
     if image_href is not None:
         beneath = f'<image href="{html.escape(image_href)}" width="1" height="1" preserveAspectRatio="none"/>'
@@ -122,5 +123,5 @@ def svg_document(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" preserveAspectRatio="none" '
         f'width="{width}" height="{height}">{beneath}'
         f'<path d="{html.escape(path)}" fill="{html.escape(fill)}" '
-        f'transform="translate({cx - w / 2!r},{cy - h / 2!r}) scale({w!r},{h!r})"/></svg>'
+        f'transform="translate({x},{y}) scale({w},{h})"/></svg>'
     )

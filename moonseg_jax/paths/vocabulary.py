@@ -207,7 +207,7 @@ class Vocabulary:
         paths = self.paths
         tokens: list[tuple[int, float, float]] = [(token, 0.0, 0.0) for token in paths.prompt_prefix]
         for reference in references:
-            tokens += _reference_tokens(reference, paths)
+            tokens += reference_tokens(reference, paths)
         tokens += [(token, 0.0, 0.0) for token in (*self.encode_phrase(phrase), *paths.prompt_suffix)]
         if len(tokens) > paths.max_prompt_tokens:
             raise UserError(
@@ -217,6 +217,11 @@ class Vocabulary:
             )
         ids = np.array([token for token, _, _ in tokens], np.int32)
         return ids, np.array([values for _, *values in tokens], np.float32)
+
+    def pieces(self, token_ids: Iterable[int]) -> list[str]:
+        """Text of tokens above 20, each decoded alone and stripped, empty ones left out: the words of a path."""
+        text_ids = [[int(token)] for token in token_ids if token > LAST_RESERVED_ID]
+        return [piece for text in self.tokenizer.decode_batch(text_ids) if (piece := text.strip())]
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """Text of tokens above 20, each decoded alone and stripped, joined by blanks; for people and logs."""
@@ -277,7 +282,19 @@ def _warn_of_missing_integers(paths: PathConfig, integers: Sequence[int]) -> Non
         )
 
 
-def _reference_tokens(reference: Sequence[float], paths: PathConfig) -> list[tuple[int, float, float]]:
+def reference_tokens(reference: Sequence[float], paths: PathConfig) -> list[tuple[int, float, float]]:
+    """A spatial reference as tokens: two coordinates, and a size for a box (specification, section 6).
+
+    Args:
+      reference: a point `(x, y)` or a box `(cx, cy, w, h)`, in units of the image.
+      paths: names the coordinate and size tokens.
+
+    Returns:
+      Token id and its two values, of every token: a coordinate and 0, or (w, h).
+
+    Raises:
+      UserError: another number of values, or values outside [0, 1].
+    """
     if len(reference) not in (2, 4) or not all(0.0 <= value <= 1.0 for value in reference):
         raise UserError(
             f"spatial reference {tuple(reference)}: give (x, y) or (cx, cy, w, h) with values from 0 to 1, "

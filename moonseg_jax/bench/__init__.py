@@ -1,0 +1,1 @@
+"""Benchmarks: what a figure in a README or a note was measured with."""

@@ -1,0 +1,122 @@
+"""The commands that carry weights in and out: `moonseg import`, `moonseg export`, `moonseg bench import`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from moonseg_jax.errors import UserError
+
+OptionalName = Annotated[str | None, tyro.conf.arg(metavar="PATH")]
+Name = Annotated[str, tyro.conf.arg(metavar="PATH")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import:
+    """Turn official Moondream 3 weights into a checkpoint, tensor by tensor.
+
+    Knows both namings (`text_model.…` and `model.text.…`), FP8 experts, one file or shards with an index.
+    """
+
+    weights: Annotated[str, tyro.conf.arg(metavar="FILE|DIR|hf:OWNER/NAME")]
+    """.safetensors or .pt file, a folder of shards, or a Hugging Face repository to download."""
+    out: Name
+    """Folder of the checkpoint; it appears when it is complete."""
+    config: OptionalName = None
+    """config.json with other sizes; the one beside the weights if it has sizes, else the full model, by default."""
+    refiner: OptionalName = None
+    """Weights of the refinement head (SegHeadRefiner), .safetensors or .pt."""
+    tokenizer: OptionalName = None
+    """tokenizer.json to keep with the checkpoint; the one beside the weights by default."""
+    dtype: Literal["keep", "bfloat16", "float32"] = "keep"
+    """Storage type; keep leaves every tensor as it is, and FP8 becomes float32."""
+    json: OptionalName = None
+    """File for what was found: figures, or everything that does not fit."""
+
+    def run(self) -> None:
+        """Imports and says what it was.
+
+        Raises:
+          UserError: A file cannot be read or does not fit, or the folder exists.
+        """
+        from moonseg_jax.convert.importing import import_checkpoint
+        from moonseg_jax.convert.problems import TensorsDoNotFit
+
+        try:
+            report = import_checkpoint(
+                self.weights, self.out, config=self.config, refiner=self.refiner, tokenizer=self.tokenizer,
+                dtype=self.dtype,
+            )  # fmt: skip
+        except UserError as error:
+            problems = error.problems if isinstance(error, TensorsDoNotFit) else {}
+            _write_json(self.json, {"ok": False, "error": str(error), "problems": problems})
+            raise
+        _write_json(self.json, {"ok": True, **dataclasses.asdict(report)})
+        kinds = ", ".join(f"{count:,} {dtype}" for dtype, count in report.dtypes.items())
+        print(f"{report.tensors} tensors ({report.naming} names), parameters: {kinds}; written to {self.out}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a checkpoint as safetensors under the official PyTorch names."""
+
+    checkpoint: Name
+    """Folder of the checkpoint, imported or trained."""
+    format: Literal["hf", "md3"]
+    """Naming: model.text.… (hf) or text_model.… (md3)."""
+    out: Name
+    """Folder to create; it appears when it is complete."""
+    refiner: bool = False
+    """Also write the refinement head: refiner.safetensors, and refiner.pt where PyTorch is installed."""
+    dtype: Literal["keep", "bfloat16", "float32"] = "keep"
+    """Storage type of all tensors."""
+    max_shard: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "5GiB"
+    """Largest size of one file."""
+
+    def run(self) -> None:
+        """Exports and says what was written.
+
+        Raises:
+          UserError: The checkpoint cannot be used, or the folder exists.
+        """
+        from moonseg_jax.convert.names import Naming
+        from moonseg_jax.convert.pytorch import export_checkpoint, parse_size
+
+        report = export_checkpoint(
+            self.checkpoint, self.out, naming=Naming(self.format), refiner=self.refiner, dtype=self.dtype,
+            max_shard=parse_size(self.max_shard),
+        )  # fmt: skip
+        for why in report.not_written:
+            print(f"not written: {why}")
+        print(f"{report.tensors} tensors and {report.refiner_tensors} of the refiner, written to {self.out}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchImport:
+    """Measure the peak memory of an import on a generated checkpoint with the published widths."""
+
+    gib: float = 6.0
+    """Size of the checkpoint; the disk needs twice as much."""
+    folder: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where to work; a temporary folder by default."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: The size is out of range, or the import failed.
+        """
+        from moonseg_jax.bench.importing import bench_import
+
+        print(json.dumps(bench_import(self.gib, self.folder), indent=2))
+
+
+def _write_json(file: str | None, content: dict[str, object]) -> None:
+    if file is not None:
+        from etils import epath
+
+        epath.Path(file).write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Official PyTorch weights in and out: names, layouts, reading, importing, exporting."""
