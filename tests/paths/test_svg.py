@@ -142,7 +142,7 @@ def test_tokens_are_read_back_as_the_polygons_they_were_written_from(explicit):
 
 def test_an_odd_number_is_dropped_and_a_start_is_required():
     word = VOCABULARY.tokenizer.token_to_id
-    triangle = [word(text) for text in "M 0 0 960 0 960 480 15 Z".split()]
+    triangle = [word(text) for text in "M 0 0 960 0 960 480 30 Z".split()]
     (polygon,) = polygons_from_tokens(triangle, VOCABULARY)
     assert polygon.tolist() == [[0, 0], [960, 0], [960, 480]]
-    assert polygons_from_tokens([word("0"), word("15"), *triangle], VOCABULARY) == []
+    assert polygons_from_tokens([word("0"), word("30"), *triangle], VOCABULARY) == []
