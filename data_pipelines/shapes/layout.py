@@ -182,7 +182,7 @@ def _shape(role: Role, level: Level, scale: float, draws: Draws) -> tuple[list[C
     unit = outline(role.kind, draws)
     low, high = level.small_radius if role.size == "small" else level.large_radius
     radius = max(draws.between(low, high), math.sqrt(_SMALLEST_AREA / sum(map(signed_area, unit)))) * scale
-    turn = draws.between(0, 2 * math.pi)
+    turn = math.radians(draws.between(-level.turn, level.turn))
     cosine, sine = radius * math.cos(turn), radius * math.sin(turn)
     rotation = np.array([(cosine, sine), (-sine, cosine)])
     return [contour @ rotation for contour in unit], radius

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from mask_samples import blob, smooth_shapes
 
-from moonseg_jax.config import tiny
+from moonseg_jax.config import small, tiny
 from moonseg_jax.paths.boxes import coordinate_from_bin, size_from_bin
 from moonseg_jax.paths.decode import box_from_tokens, edges_from_tokens
 from moonseg_jax.paths.raster import coverage
 from moonseg_jax.paths.target import encode_target
 from moonseg_jax.paths.vocabulary import Vocabulary
 
-CONFIG = tiny()
-PATHS, REGION = dataclasses.replace(CONFIG.paths, max_new_tokens=48, trace_tolerance=0.7), CONFIG.region
+CONFIG = small()
+PATHS = dataclasses.replace(
+    tiny().paths, max_new_tokens=48, trace_tolerance=0.7, tokenizer="embedded:small", coordinate_step=15
+)
+REGION = dataclasses.replace(tiny().region, coord_bins=128)
 VOCABULARY = Vocabulary.from_config(PATHS)
 TABLES = VOCABULARY.tables(CONFIG.text.vocabulary)
 LENGTH = 32

@@ -80,7 +80,7 @@ def test_forced_tokens_have_exactly_one_allowed_id():
         PATHS.size_token,
         VOCABULARY.command_ids["M"],
     ]
-    assert (allowed[:, 4:10] == 65).all()
+    assert (allowed[:, 4:10] == 33).all()
     after_end = np.cumsum(tokens == PATHS.eos, axis=1) > 1
     assert after_end.any() and (allowed[after_end] == 1).all()
 
@@ -90,7 +90,7 @@ def test_a_tight_budget_leaves_one_way_of_the_shortest_form(explicit):
     shortest = SHORTEST[explicit]
     _, allowed = sample(grammar(explicit), 0, weights(0.0, 0.0), shortest)
     classes = np.asarray(allowed)[0, :shortest].tolist()
-    assert classes.count(65) == 6 and classes.count(1) == shortest - 6
+    assert classes.count(33) == 6 and classes.count(1) == shortest - 6
 
 
 def test_masks_keep_room_for_closing():

@@ -19,7 +19,10 @@ from moonseg_jax.paths.vocabulary import Vocabulary
 
 CONFIG = dataclasses.replace(
     tiny(),
-    paths=dataclasses.replace(tiny().paths, max_new_tokens=48, trace_tolerance=0.7, coordinate_step=15),
+    region=dataclasses.replace(tiny().region, coord_bins=128),
+    paths=dataclasses.replace(
+        tiny().paths, max_new_tokens=48, trace_tolerance=0.7, tokenizer="embedded:small", coordinate_step=15
+    ),
 )
 VOCABULARY = Vocabulary.from_config(CONFIG.paths)
 SMOOTH = smooth_shapes()

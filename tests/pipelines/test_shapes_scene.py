@@ -80,6 +80,6 @@ def test_level_two_is_hard_enough():
         others = tuple(item.mask for k, item in enumerate(scene.objects) if k != target)
         samples.append(BaselineSample(image=scene.image, ground_truth=truth, others=others, coarse=coarse))
     found = measure_baselines(samples)
-    assert found.other_object == 0 and found.any_object <= 0.36
+    assert found.other_object == 0 and found.any_object <= 0.4
     assert 0.4 <= found.filled_box <= 0.6
     assert 0.5 <= found.coarse <= 0.75 and found.flood_fill_gain <= 0.05
