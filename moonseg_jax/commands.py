@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from moonseg_jax.commands_convert import BenchImport, Export, Import
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
@@ -276,6 +277,22 @@ class Report:
         print(f"wrote {write_run_report(self.path)}")
 
 
+# A union of one again: see DataAction.
+BenchAction = Annotated[BenchImport, tyro.conf.subcommand("import")] | Annotated[None, tyro.conf.Suppress]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed and memory on this machine."""
+
+    action: BenchAction
+
+    def run(self) -> None:
+        """Measures what was chosen."""
+        if self.action is not None:
+            self.action.run()
+
+
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
@@ -283,4 +300,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )

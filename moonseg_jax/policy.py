@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from etils import epath
 
 from moonseg_jax.batch import BatchLayout
 from moonseg_jax.config import ModelConfig
@@ -64,14 +66,26 @@ class Policy:
 
 
 def load_policy(folder: Path, expected: ModelConfig | None = None) -> tuple[Policy, Any]:
-    """A policy with its parameters, from a folder of weights.
+    """A policy with its parameters, from a folder of weights or an imported checkpoint.
 
     Args:
-      folder: see `weights`.
+      folder: see `weights`, and `convert.layered` for imported ones.
       expected: the config the caller will use; None takes the folder's own.
 
     Raises:
       UserError: no or broken weights, or weights of other sizes.
     """
+    if (folder / POLICY).is_dir():
+        return _imported_policy(folder, expected)
     policy = Policy.from_config(expected or load_model_config(folder))
     return policy, load_weights(folder, POLICY, policy.shapes())
+
+
+def _imported_policy(folder: Path, expected: ModelConfig | None) -> tuple[Policy, Any]:
+    # Orbax takes a second to import, and most weights are a single file.
+    from moonseg_jax.convert.layered import LayeredPolicy, restore_host, with_own_tokenizer
+    from moonseg_jax.convert.shapes import policy_shapes
+
+    place = epath.Path(folder)
+    policy = Policy.from_config(expected or with_own_tokenizer(load_model_config(folder), place))
+    return policy, restore_host(LayeredPolicy(place), policy_shapes(policy.config), np.dtype(np.float32))

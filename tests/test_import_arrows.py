@@ -15,16 +15,18 @@ LAYERS = (
     {"metrics"},
     {"rewards"},
     {"weights"},
+    {"convert"},
     {"batch", "policy"},
     {"rollout", "mask_cleaning", "corruption", "pairs"},
     {"learner"},
     {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation"},
     {"train_config", "config_file", "loop"},
-    {"evaluate", "refine", "convert", "baselines", "pair_source"},
+    {"evaluate", "refine", "baselines", "pair_source"},
     {"train", "predict"},
-    {"report", "sweep", "plan", "clean"},
+    {"report", "sweep", "plan", "clean", "bench"},
     {"judge"},
     {"quickstart", "ship"},
+    {"commands_convert"},
     {"commands"},
     {"cli"},
 )
@@ -37,7 +39,7 @@ STRANGERS = {("model", "paths"), ("paths", "model")}
 DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "types", "images", "paths", "batch"}
 """All that data_pipelines sees of moonseg_jax."""
 
-DATA_PIPELINES_SERVES_FROM = 10
+DATA_PIPELINES_SERVES_FROM = 11
 """Rooms of this row and the later ones may import data_pipelines."""
 
 EXPERIMENTS_MAY_IMPORT = {"errors", "config", "rewards", "learner", "train_config"}
