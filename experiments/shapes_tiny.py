@@ -36,7 +36,7 @@ def sft() -> SftConfig:
 def rl() -> RlConfig:
     """Leave-one-out policy gradient on raw IoU."""
     return RlConfig(
-        model=tiny(), data=DATA, start_from="runs/shapes_tiny-sft/best", steps=200, images_per_batch=8,
+        model=tiny(), data=DATA, start_from="runs/shapes_tiny-sft/best", steps=120, images_per_batch=8,
         phrases_per_image=2, group=8,
         optimizer=OptimizerConfig(name="adamw", learning_rate=2e-4, warmup_steps=10, final_fraction=0.3),
         average_decay=0.9, eval_every=40, eval_scenes=96, checkpoint_every=80, log_every=5,
