@@ -56,8 +56,9 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
 
     console.rule("1. embedded data")
     data = out / "data"
-    counts = {"train": TRAIN_SCENES, "val": HELD_OUT_SCENES, "val_unseen": HELD_OUT_UNSEEN_SCENES}
-    build_shapes(data, **counts, seed=DATA_SEED + seed)
+    build_shapes(
+        data, train=TRAIN_SCENES, val=HELD_OUT_SCENES, val_unseen=HELD_OUT_UNSEEN_SCENES, seed=DATA_SEED + seed
+    )  # fmt: skip
     scenes = held_out_scenes(open_split(data, "val", at_least=HELD_OUT_SCENES), HELD_OUT_SCENES)
 
     start = shipped("sft")
