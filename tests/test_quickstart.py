@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
         patch.setattr(rooms, "TRAIN_SCENES", 32)
         patch.setattr(rooms, "HELD_OUT_SCENES", SCENES)
         patch.setattr(rooms, "HELD_OUT_UNSEEN_SCENES", 2)
-        rooms.quickstart(out=out, seed=3, minutes=0.1, from_scratch=False)
+        assert main(["quickstart", "--out", str(out), "--seed", "3", "--minutes", "0.1"]) == 0
     return out
 
 
