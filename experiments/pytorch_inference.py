@@ -461,7 +461,7 @@ def main() -> None:
     parser.add_argument("phrase")
     parser.add_argument("-o", "--out", type=Path, action="append", required=True, help=".svg (path), .png (mask)")
     parser.add_argument("--tokenizer", type=Path, help="default: CHECKPOINT/tokenizer.json")
-    parser.add_argument("--grammar", action="store_true", help="decode polygons only, for policies trained so")
+    parser.add_argument("--grammar", action="store_true", help="decode polygons only")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

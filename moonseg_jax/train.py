@@ -18,7 +18,7 @@ from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, ma
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.policy import make_policy_step
 from moonseg_jax.learner.refiner import make_refiner_step
-from moonseg_jax.learner.sft import make_sft_step
+from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
@@ -35,8 +35,8 @@ from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
 
 PAIRS_FILE = "pairs.npz"
 """Written by the RL stage into its run's folder, read by the refiner stage."""
-BOX_TOKENS = 4
-"""Two coordinates, a size, and the `M` every path starts with."""
+BOX_AND_MOVE = BOX_TOKENS + 1
+"""The box, and the `M` every path starts with."""
 
 
 def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
@@ -54,12 +54,13 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
 
     def step_over(tokens: int) -> Any:
         return make_sft_step(
-            policy.model, policy.grammar, optimizer, tokens=tokens, box_weight=config.box_weight,
-            distance_weight=config.distance_weight, heat_weight=config.heat_weight, words_weight=config.words_weight,
+            policy.model, policy.tables, optimizer, tokens=tokens, box_weight=config.box_weight,
+            box_distance_weight=config.box_distance_weight, path_distance_weight=config.path_distance_weight,
+            heat_weight=config.heat_weight, words_weight=config.words_weight,
             average_decay=config.average_decay,
         )  # fmt: skip
 
-    box_step, path_step = step_over(BOX_TOKENS), step_over(config.model.paths.max_new_tokens)
+    box_step, path_step = step_over(BOX_AND_MOVE), step_over(config.model.paths.max_new_tokens)
     loader = _loader(config, functools.partial(_supervised, layout))
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config)
@@ -89,9 +90,9 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
         seed=config.seed,
     )  # fmt: skip
     update = make_policy_step(
-        policy.model, policy.grammar, optimizer, temperature=config.temperature, baseline=config.advantage,
-        clip_low=config.clip_low, clip_high=config.clip_high, entropy_weight=config.entropy_weight,
-        kl_weight=config.kl_weight, supervised_weight=config.supervised_weight,
+        policy.model, policy.grammar, policy.tables, optimizer, temperature=config.temperature,
+        baseline=config.advantage, clip_low=config.clip_low, clip_high=config.clip_high,
+        entropy_weight=config.entropy_weight, kl_weight=config.kl_weight, supervised_weight=config.supervised_weight,
         average_decay=config.average_decay,
     )  # fmt: skip
     draw_pairs = jax.jit(functools.partial(make_pairs, side=config.model.vision.crop))

@@ -49,8 +49,10 @@ class SftConfig(LoopConfig):
     """First so many steps learn boxes and the heat map only: short sequences, fast steps."""
     box_weight: float = 1.0
     """Weight of a box token against a path token."""
-    distance_weight: float = 8.0
+    box_distance_weight: float = 8.0
     """Weight of the ranked probability score of boxes: near misses count less than far ones."""
+    path_distance_weight: float = 8.0
+    """The same for the numbers of paths."""
     heat_weight: float = 1.0
     """Weight of the grounding heat map."""
     words_weight: float = 1.0

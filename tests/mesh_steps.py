@@ -32,8 +32,8 @@ def sft_step(mesh: Mesh) -> Results:
     policy = micro_policy()
     state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     step = make_sft_step(
-        policy.model, policy.grammar, OPTIMIZER, tokens=policy.config.paths.max_new_tokens, box_weight=2.0,
-        distance_weight=3.0, heat_weight=0.5, words_weight=0.7, average_decay=0.9,
+        policy.model, policy.tables, OPTIMIZER, tokens=policy.config.paths.max_new_tokens, box_weight=2.0,
+        box_distance_weight=3.0, path_distance_weight=2.0, heat_weight=0.5, words_weight=0.7, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):
         inputs = (state, *global_batch(mesh))
@@ -47,7 +47,7 @@ def rl_step(mesh: Mesh) -> Results:
     state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     rollout = make_rollout(policy, group=2, temperature=0.9, length_penalty=0.01, seed=3)
     update = make_policy_step(
-        policy.model, policy.grammar, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
+        policy.model, policy.grammar, policy.tables, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
         clip_high=0.3, entropy_weight=0.01, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-from importlib.resources import files
 from types import SimpleNamespace
 
 import cv2
@@ -427,13 +426,12 @@ def test_decoding_under_the_grammar_equals_ours(ours, exported):
 
 
 def test_command_line_writes_path_and_refined_mask(ours, exported_folder, tmp_path, monkeypatch, capsys):
-    tokenizer = files("moonseg_jax") / "assets/tokenizers/tiny.json"
     Image.fromarray(ours.image).save(tmp_path / "image.png")
     command = ["pytorch_inference.py", str(exported_folder), str(tmp_path / "image.png"), PHRASE, "--grammar"]
     outputs = ["-o", str(tmp_path / "path.svg"), "-o", str(tmp_path / "mask.png")]
     # The path of a random policy has no area.
     monkeypatch.setattr(bridge, "outlines", lambda commands: [np.array([[0.2, 0.2], [0.9, 0.3], [0.5, 0.9]])])
-    monkeypatch.setattr("sys.argv", [*command, "--tokenizer", str(tokenizer), "--device", "cpu", *outputs])
+    monkeypatch.setattr("sys.argv", [*command, "--device", "cpu", *outputs])
     bridge.main()
     answer = json.loads(capsys.readouterr().out)
     drawn = [(token, (0.0, 0.0)) for token in ours.polygons.token_ids[0, : ours.polygons.lengths[0]].tolist()]

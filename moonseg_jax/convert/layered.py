@@ -27,8 +27,8 @@ from moonseg_jax.config import ModelConfig
 from moonseg_jax.convert.layouts import Shape
 from moonseg_jax.convert.names import Path, Stack
 from moonseg_jax.errors import UserError
+from moonseg_jax.weights import POLICY
 
-FOLDER = "policy"
 _STACKS = {stack.value for stack in Stack}
 BATCH_BYTES = 64 << 20
 """Small leaves are written and read together up to this size."""
@@ -51,7 +51,7 @@ class LayeredWriter:
 
     def __init__(self, folder: epath.Path):
         """Nothing is written yet; `folder` must not hold a policy."""
-        self._target = (folder / FOLDER).absolute()
+        self._target = (folder / POLICY).absolute()
         self._waiting: dict[Path, np.ndarray] = {}
         self._bytes = 0
 
@@ -88,7 +88,7 @@ class LayeredPolicy:
         Raises:
           UserError: no finished checkpoint.
         """
-        self._target = (folder / FOLDER).absolute()
+        self._target = (folder / POLICY).absolute()
         try:
             metadata = ocp.metadata(self._target).metadata
             self._stored = flatten_dict(metadata)

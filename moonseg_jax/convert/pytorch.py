@@ -27,6 +27,7 @@ from moonseg_jax.convert.safetensors_file import SafetensorsWriter
 from moonseg_jax.convert.shapes import expected_shapes, policy_shapes
 from moonseg_jax.convert.stored import StackedFile, StoredLeaves, open_policy
 from moonseg_jax.errors import UserError
+from moonseg_jax.paths.vocabulary import embedded_tokenizer
 from moonseg_jax.weights import REFINER, load_model_config
 
 METADATA = {"format": "pt"}
@@ -116,8 +117,7 @@ def export_checkpoint(
             (folder / CONFIG).write_text(json.dumps(fields, indent=1) + "\n")
         if refiner:
             refiner_plan = _write_refiner(folder, config, StackedFile(head), dtype, left_out)
-        if (source / TOKENIZER).is_file():
-            (source / TOKENIZER).copy(folder / TOKENIZER)
+        _write_tokenizer(folder, source, config.paths.tokenizer)
         files = tuple(sorted(file.name for file in folder.iterdir()))
     return ExportReport(
         files=files, tensors=len(plan), bytes=sum(tensor.size for tensor in plan), refiner_tensors=len(refiner_plan),
@@ -195,6 +195,14 @@ def _write_refiner(
     if not _write_torch(folder / f"{REFINER}.pt", state):
         left_out.append(f"{REFINER}.pt: PyTorch is not installed")
     return plan
+
+
+def _write_tokenizer(folder: epath.Path, source: epath.Path, name: str) -> None:
+    """Copies the checkpoint's own tokenizer, or writes the embedded one of its config."""
+    if (source / TOKENIZER).is_file():
+        (source / TOKENIZER).copy(folder / TOKENIZER)
+    elif (text := embedded_tokenizer(name)) is not None:
+        (folder / TOKENIZER).write_text(text)
 
 
 def _write_torch(file: epath.Path, state: Mapping[str, np.ndarray]) -> bool:

@@ -9,10 +9,11 @@ import numpy as np
 from etils import epath
 from jaxtyping import Shaped
 
-from moonseg_jax.convert.layered import FOLDER, Key, LayeredPolicy, refuse_other_leaves
+from moonseg_jax.convert.layered import Key, LayeredPolicy, refuse_other_leaves
 from moonseg_jax.convert.layouts import Shape
 from moonseg_jax.convert.names import Path
 from moonseg_jax.convert.safetensors_file import SafetensorsFile
+from moonseg_jax.weights import POLICY
 
 
 class StoredLeaves(Protocol):
@@ -68,7 +69,7 @@ class StackedFile:
 
 def open_policy(folder: epath.Path) -> StoredLeaves | None:
     """The policy of a checkpoint, imported or trained; None where it has none."""
-    if (folder / FOLDER).is_dir():
+    if (folder / POLICY).is_dir():
         return LayeredPolicy(folder)
-    file = folder / f"{FOLDER}.safetensors"
+    file = folder / f"{POLICY}.safetensors"
     return StackedFile(file) if file.is_file() else None

@@ -16,6 +16,7 @@ from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
+from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rollout.log_probs import TokenStatistics, token_statistics
 from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount, TargetBatch
 
@@ -107,6 +108,7 @@ def rollout_statistics(
 def make_policy_step(
     model: Moondream,
     grammar: Grammar,
+    tables: TokenTables,
     optimizer: optax.GradientTransformation,
     *,
     temperature: float,
@@ -157,7 +159,7 @@ def make_policy_step(
             total += kl_weight * _mean(sums["reference_kl"])
         if supervised_weight:
             budget = model.config.paths.max_new_tokens
-            supervised = sft_sums(model, grammar, params["policy"], False, batch, targets, budget)
+            supervised = sft_sums(model, tables, params["policy"], False, batch, targets, budget)
             sums["supervised"] = _add(supervised["box"], supervised["path"])
             total += supervised_weight * _mean(sums["supervised"])
         return total, sums

@@ -1,6 +1,7 @@
-"""Supervised learning on traced targets: token cross-entropy under the grammar, and a grounding heat map.
+"""Supervised learning on traced targets: token cross-entropy, near misses, and a grounding heat map.
 
-Sums and counts travel separately and are divided once.
+Tokens are learned over the whole vocabulary, not under the grammar: a decoder without our grammar, the official
+engine among them, reads the same paths. Sums and counts travel separately and are divided once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from jaxtyping import Array, Bool, Float, Int
 from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.paths.grammar import Grammar
+from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rollout.log_probs import token_statistics
 from moonseg_jax.types import PromptBatch, SumAndCount, TargetBatch
+
+BOX_TOKENS = 3
+"""Two coordinates and a size: what every completion with a target starts with."""
 
 
 def _normed(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
@@ -86,9 +90,19 @@ def ranked_probability_score(logits: Float[Array, "... b"], bins: Int[Array, "..
     return jnp.mean((below - (jnp.arange(logits.shape[-1]) >= bins[..., None])) ** 2, axis=-1)
 
 
+def path_distance(
+    logits: Float[Array, "N T V"], token_ids: Int[Array, "N T"], learned: Bool[Array, "N T"], tables: TokenTables
+) -> SumAndCount:
+    """Ranked probability score of the numbers of paths, over the tokens that numbers are written with."""
+    is_number = token_ids[..., None] == tables.number_ids
+    scores = ranked_probability_score(logits[..., tables.number_ids], jnp.argmax(is_number, axis=-1))
+    counts = learned & jnp.any(is_number, axis=-1)
+    return jnp.sum(jnp.where(counts, scores, 0.0)), jnp.sum(counts).astype(jnp.float32)
+
+
 def sft_sums(
     model: Moondream,
-    grammar: Grammar,
+    tables: TokenTables,
     params: Any,
     grounding: bool,
     batch: PromptBatch,
@@ -99,7 +113,7 @@ def sft_sums(
 
     Args:
       model: the policy.
-      grammar: its mask; forced tokens cost nothing.
+      tables: which tokens are numbers, and their order.
       params: the policy's parameters.
       grounding: whether to compute the auxiliary losses `heat` and `words` too.
       batch: images and prompts.
@@ -107,8 +121,9 @@ def sft_sums(
       tokens: only the first `tokens` of each completion are learned (4 covers the box).
 
     Returns:
-      `box` (nats per box token), `path` (nats per path token), `distance` (ranked probability score per box token),
-      `heat` (nats per token of a phrase), `words` (nats per token of a phrase).
+      `box` (nats per box token), `path` (nats per path token), `box_distance` (ranked probability score per box
+      token), `path_distance` (the same per number of a path), `heat` (nats per token of a phrase), `words` (nats per
+      token of a phrase).
     """
     rows = targets.lengths.size
     token_ids = targets.token_ids.reshape(rows, -1)[:, :tokens]
@@ -116,25 +131,24 @@ def sft_sums(
     lengths = targets.lengths.reshape(rows)
     forward = completion_logits(model, params, batch, token_ids, bins)
     steps = jnp.arange(tokens)
-    remaining = jnp.broadcast_to(model.config.paths.max_new_tokens - steps, token_ids.shape)
-    mask = grammar.mask(grammar.states(token_ids), remaining)
     learned = steps < lengths[:, None]
     is_coord, is_size = token_ids == model.config.paths.coord_token, token_ids == model.config.paths.size_token
     is_box = is_coord | is_size
-    # Past the end the target is not a legal token; any legal one keeps the masked row finite.
-    safe_ids = jnp.where(learned, token_ids, jnp.argmax(mask, axis=-1))
-    nats = -token_statistics(forward.logits, mask, safe_ids, bins, model.config.paths).log_probs
+    every_token = jnp.ones(model.config.text.vocabulary, bool)
+    nats = -token_statistics(forward.logits, every_token, token_ids, bins, model.config.paths).log_probs
 
     def total(values: Array, where: Array) -> SumAndCount:
         return jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where).astype(jnp.float32)
 
-    of_coord = ranked_probability_score(forward.logits.coord, bins[..., 0])
-    of_size = ranked_probability_score(forward.logits.size, bins).sum(axis=-1)
-    distance = jnp.where(is_coord, of_coord, 0.0) + jnp.where(is_size, of_size, 0.0)
+    # The grammar puts the box first: the rows behind it have no bins to score.
+    of_coord = ranked_probability_score(forward.logits.coord[:, :BOX_TOKENS], bins[:, :BOX_TOKENS, 0])
+    of_size = ranked_probability_score(forward.logits.size[:, :BOX_TOKENS], bins[:, :BOX_TOKENS]).sum(axis=-1)
+    distance = jnp.where(is_coord[:, :BOX_TOKENS], of_coord, 0.0) + jnp.where(is_size[:, :BOX_TOKENS], of_size, 0.0)
     sums = {
         "box": total(nats, learned & is_box),
         "path": total(nats, learned & ~is_box),
-        "distance": total(distance, learned & is_box),
+        "box_distance": total(distance, (learned & is_box)[:, :BOX_TOKENS]),
+        "path_distance": path_distance(forward.logits.token, token_ids, learned, tables),
     }
     if grounding:
         shares = patch_shares(batch.ground_truth & batch.valid[..., None, None], forward.image.shape[1])
@@ -151,12 +165,13 @@ def sft_sums(
 
 def make_sft_step(
     model: Moondream,
-    grammar: Grammar,
+    tables: TokenTables,
     optimizer: optax.GradientTransformation,
     *,
     tokens: int,
     box_weight: float,
-    distance_weight: float,
+    box_distance_weight: float,
+    path_distance_weight: float,
     heat_weight: float,
     words_weight: float,
     average_decay: float,
@@ -165,21 +180,23 @@ def make_sft_step(
 
     Args:
       model: the policy.
-      grammar: its mask.
+      tables: see `sft_sums`.
       optimizer: see `optimizers`.
       tokens: see `sft_sums`.
       box_weight: of the mean over box tokens.
-      distance_weight: of the mean ranked probability score over box tokens.
+      box_distance_weight: of the mean ranked probability score over box tokens.
+      path_distance_weight: of the mean ranked probability score over numbers of paths.
       heat_weight: of the mean over heat maps.
       words_weight: of the mean over words of patches.
       average_decay: of the averaged weights.
     """
     weights = {
-        "box": box_weight, "path": 1.0, "distance": distance_weight, "heat": heat_weight, "words": words_weight,
+        "box": box_weight, "path": 1.0, "box_distance": box_distance_weight, "path_distance": path_distance_weight,
+        "heat": heat_weight, "words": words_weight,
     }  # fmt: skip
 
     def loss(params: Any, batch: PromptBatch, targets: TargetBatch) -> tuple[Array, dict[str, SumAndCount]]:
-        sums = sft_sums(model, grammar, params["policy"], True, batch, targets, tokens)
+        sums = sft_sums(model, tables, params["policy"], True, batch, targets, tokens)
         means = [weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()]
         return jnp.sum(jnp.stack(means)), sums
 

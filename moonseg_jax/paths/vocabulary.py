@@ -43,6 +43,8 @@ class TokenTables:
     """The integer a token stands for; -1 where it is none."""
     commands: Int[Array, " V"]
     """Index into `COMMANDS`; -1 where a token is no command."""
+    number_ids: Int[Array, " n"]
+    """The tokens that numbers are written with, by ascending number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,7 @@ class Vocabulary:
         return TokenTables(
             values=jnp.asarray(self.value_of_token(vocabulary_size)),
             commands=jnp.asarray(self.command_of_token(vocabulary_size)),
+            number_ids=jnp.asarray(self.integer_ids),
         )
 
     def value_of_token(self, vocabulary_size: int) -> np.ndarray:
@@ -218,27 +221,29 @@ class Vocabulary:
         ids = np.array([token for token, _, _ in tokens], np.int32)
         return ids, np.array([values for _, *values in tokens], np.float32)
 
-    def pieces(self, token_ids: Iterable[int]) -> list[str]:
+    def pieces(self, token_ids: Iterable[int], *, skip_special_tokens: bool = True) -> list[str]:
         """Text of tokens above 20, each decoded alone and stripped, empty ones left out: the words of a path."""
         text_ids = [[int(token)] for token in token_ids if token > LAST_RESERVED_ID]
-        return [piece for text in self.tokenizer.decode_batch(text_ids) if (piece := text.strip())]
+        texts = self.tokenizer.decode_batch(text_ids, skip_special_tokens=skip_special_tokens)
+        return [piece for text in texts if (piece := text.strip())]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of tokens above 20, each decoded alone and stripped, joined by blanks; for people and logs."""
-        pieces = self.tokenizer.decode_batch(
-            [[int(token)] for token in token_ids if token > LAST_RESERVED_ID], skip_special_tokens=False
-        )
-        return " ".join(stripped for piece in pieces if (stripped := piece.strip()))
+        """All `pieces`, special tokens too, joined by blanks; for people and logs."""
+        return " ".join(self.pieces(token_ids, skip_special_tokens=False))
+
+
+def embedded_tokenizer(name: str) -> str | None:
+    """The JSON of an embedded tokenizer; None for a name that does not begin with `embedded:`."""
+    if not name.startswith(_EMBEDDED):
+        return None
+    asset = resources.files("moonseg_jax") / "assets" / "tokenizers" / f"{name.removeprefix(_EMBEDDED)}.json"
+    return asset.read_text(encoding="utf-8")
 
 
 def _load(name: str) -> Tokenizer:
     """Loads `embedded:NAME` or a `tokenizers` JSON file."""
     try:
-        if name.startswith(_EMBEDDED):
-            asset = resources.files("moonseg_jax") / "assets" / "tokenizers" / f"{name.removeprefix(_EMBEDDED)}.json"
-            text = asset.read_text(encoding="utf-8")
-        else:
-            text = Path(name).read_text(encoding="utf-8")
+        text = embedded_tokenizer(name) or Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"paths.tokenizer {name!r} cannot be read ({error}); use embedded:tiny, embedded:small or "

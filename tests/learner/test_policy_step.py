@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_models import compile_quickly, micro_params, micro_policy, scenes
+from tiny_models import QUICK, compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
 from moonseg_jax.learner.policy import make_policy_step, rollout_statistics
+from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.types import FINISH_CLOSED, Rollouts, Scored
 
@@ -60,8 +61,8 @@ def log_probs(params):
 @functools.cache
 def compiled_step():
     step = make_policy_step(
-        POLICY.model, POLICY.grammar, OPTIMIZER, temperature=1.0, baseline="leave-one-out", clip_low=0.2,
-        clip_high=0.2, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.5,
+        POLICY.model, POLICY.grammar, POLICY.tables, OPTIMIZER, temperature=1.0, baseline="leave-one-out",
+        clip_low=0.2, clip_high=0.2, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.5,
     )  # fmt: skip
     return compile_quickly(step, fresh_state(), *inputs(IOU))
 
@@ -111,5 +112,8 @@ def test_distance_from_the_reference_is_measured_per_token(seed, least, most):
 
 def test_supervision_is_of_the_traced_targets():
     _, sums = compiled_step()(fresh_state(), *inputs(IOU))
-    own = log_probs(micro_params()).reshape(6, 2, -1)[VALID, 0]
-    np.testing.assert_allclose(sums["supervised"], (-own.sum(), TARGETS.lengths.sum()), rtol=1e-4)
+    learner = functools.partial(
+        sft_sums, POLICY.model, POLICY.tables, grounding=False, tokens=POLICY.config.paths.max_new_tokens
+    )
+    own = jax.jit(learner, compiler_options=QUICK)(params=micro_params(), batch=BATCH, targets=TARGETS)
+    np.testing.assert_allclose(sums["supervised"], (own["box"][0] + own["path"][0], TARGETS.lengths.sum()), rtol=1e-4)

@@ -10,11 +10,14 @@ import pytest
 from tiny_models import QUICK, compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
+from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.sft import (
+    BOX_TOKENS,
     heat_map_loss,
     make_sft_step,
     patch_shares,
     patch_words_loss,
+    path_distance,
     ranked_probability_score,
     sft_sums,
 )
@@ -22,7 +25,7 @@ from moonseg_jax.learner.state import init_state
 
 POLICY = micro_policy()
 BUDGET = POLICY.config.paths.max_new_tokens
-BOX_AND_MOVE = 4
+BOX_AND_MOVE = BOX_TOKENS + 1
 
 
 def batch_of(rows):
@@ -39,8 +42,8 @@ OPTIMIZER = optax.adam(3e-3)
 @functools.cache
 def compiled_step():
     step = make_sft_step(
-        POLICY.model, POLICY.grammar, OPTIMIZER, tokens=BUDGET, box_weight=1.0, distance_weight=4.0, heat_weight=1.0,
-        words_weight=1.0, average_decay=0.9,
+        POLICY.model, POLICY.tables, OPTIMIZER, tokens=BUDGET, box_weight=1.0, box_distance_weight=4.0,
+        path_distance_weight=8.0, heat_weight=1.0, words_weight=1.0, average_decay=0.9,
     )  # fmt: skip
     return compile_quickly(step, fresh_state(), *batch_of(ROWS))
 
@@ -58,12 +61,21 @@ def test_a_batch_is_the_sum_of_its_halves_and_padding_counts_nowhere():
     whole = sums(*batch_of(ROWS))
     halves = [sums(*with_padding(*batch_of(rows))) for rows in (ROWS[:2], ROWS[2:])]
     lengths = batch_of(ROWS)[1].lengths
-    assert whole["box"][1] == 3 * 8 and whole["distance"][1] == 3 * 8
+    assert whole["box"][1] == 3 * 8 and whole["box_distance"][1] == 3 * 8
     said = sum(len(example.phrase.split()) for row in ROWS for example in row)
     assert whole["words"][1] == said and whole["heat"][1] == said + 8
     assert whole["path"][1] == lengths.sum() - 3 * 8
-    for name in ("box", "path", "distance", "heat", "words"):
+    numbers = sum(word.isdigit() for path in traced_paths() for word in path.split())
+    assert whole["path_distance"][1] == numbers > 8 * 6
+    for name in ("box", "path", "box_distance", "path_distance", "heat", "words"):
         np.testing.assert_allclose(whole[name], np.add(halves[0][name], halves[1][name]), rtol=1e-5, err_msg=name)
+
+
+def traced_paths():
+    """Text of the eight targets."""
+    targets = batch_of(ROWS)[1]
+    rows = zip(targets.token_ids.reshape(8, -1), targets.lengths.reshape(8))
+    return [POLICY.vocabulary.decode(token_ids[:length]) for token_ids, length in rows]
 
 
 def with_padding(batch, targets):
@@ -76,14 +88,21 @@ def with_padding(batch, targets):
     )
 
 
-def test_forced_tokens_cost_nothing():
+def test_every_token_is_learned_over_the_whole_vocabulary():
+    """The grammar forces an M behind the box; without the grammar it must be learned like any other word."""
     batch, targets = batch_of(ROWS)
     first = jax.jit(
-        functools.partial(sft_sums, POLICY.model, POLICY.grammar, grounding=False, tokens=BOX_AND_MOVE),
+        functools.partial(sft_sums, POLICY.model, POLICY.tables, grounding=False, tokens=BOX_AND_MOVE),
         compiler_options=QUICK,
     )
     start = first(params=micro_params(), batch=batch, targets=targets)
-    np.testing.assert_array_equal(start["path"], (0.0, 8.0))
+    forward = jax.jit(functools.partial(completion_logits, POLICY.model), compiler_options=QUICK)
+    token_ids, bins = (
+        leaf.reshape(8, BUDGET, *leaf.shape[3:])[:, :BOX_AND_MOVE] for leaf in (targets.token_ids, targets.bins)
+    )
+    logits = np.asarray(forward(micro_params(), batch, token_ids, bins).logits.token[:, 3], np.float64)
+    nats = np.log(np.exp(logits).sum(axis=-1)) - logits[:, POLICY.vocabulary.command_ids["M"]]
+    np.testing.assert_allclose(start["path"], (nats.sum(), 8.0), rtol=1e-4)
     np.testing.assert_allclose(start["box"], sums(batch, targets)["box"], rtol=1e-5)
     assert start["box"][0] / start["box"][1] > 2.0
 
@@ -135,10 +154,25 @@ def test_ranked_probability_score_grows_with_the_distance_and_is_proper():
     np.testing.assert_allclose(jax.grad(mean_score)(jnp.log(truth)), np.zeros(4), atol=1e-6)
 
 
+def test_a_number_costs_by_its_distance_whatever_ids_numbers_have():
+    """Numbers 0, 30, 60, … in this order; 'M' and padding have no distance."""
+    ids = np.asarray(POLICY.tables.number_ids)
+    move = POLICY.vocabulary.command_ids["M"]
+    said = np.array([[ids[4], ids[4], ids[0], move]])
+    meant = np.array([[ids[4], ids[7], ids[2], move]])
+    sure = 50.0 * np.eye(POLICY.config.text.vocabulary)[said]
+    total, count = path_distance(jnp.asarray(sure), jnp.asarray(meant), jnp.array([[True] * 4]), POLICY.tables)
+    np.testing.assert_allclose((total, count), ((0 + 3 + 2) / len(ids), 3.0), rtol=1e-5)
+    total, count = path_distance(
+        jnp.asarray(sure), jnp.asarray(meant), jnp.array([[True, True, False, False]]), POLICY.tables
+    )
+    np.testing.assert_allclose((total, count), (3 / len(ids), 2.0), rtol=1e-5)
+
+
 def test_steps_on_one_batch_lower_every_loss():
     state, history = fresh_state(), []
     for _ in range(12):
         state, losses = compiled_step()(state, *batch_of(ROWS))
         history.append({name: float(total / count) for name, (total, count) in losses.items()})
-    for name in ("box", "path", "distance", "heat", "words"):
+    for name in ("box", "path", "box_distance", "path_distance", "heat", "words"):
         assert history[-1][name] < 0.85 * history[0][name], (name, history[0], history[-1])
