@@ -9,8 +9,8 @@ from helpers_fixture import Arrays, HelpersFixture, Records
 from helpers_text import named_corners
 
 from moonseg_jax.mask_cleaning import clean_mask
-from moonseg_jax.paths.refined_path import refined_path
-from moonseg_jax.paths.render import render_path
+from moonseg_jax.paths.curves.refined_path import refined_path
+from moonseg_jax.paths.engine.render import render_path
 from moonseg_jax.paths.svg import svg_document
 from moonseg_jax.refine import paste, pixel_rectangle
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from helpers_fixture import HelpersFixture, Records
 
-from moonseg_jax.paths.answer import answer_box, segment_answer
-from moonseg_jax.paths.completion_text import CompletionTextError, group_pieces, next_chunk, scaled_words
+from moonseg_jax.paths.engine.answer import answer_box, segment_answer
+from moonseg_jax.paths.engine.completion_text import CompletionTextError, group_pieces, next_chunk, scaled_words
 from moonseg_jax.paths.svg import format_number
 from moonseg_jax.paths.vocabulary import Vocabulary
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from run_helpers import run_helpers
 
-from moonseg_jax.paths.path_data import read_path_data
-from moonseg_jax.paths.render import coarse_mask, render_path
+from moonseg_jax.paths.engine.path_data import read_path_data
+from moonseg_jax.paths.engine.render import coarse_mask, render_path
 
 if "MOONSEG_FIXTURES" not in os.environ:
     pytest.skip("MOONSEG_FIXTURES does not name the folder of official outputs", allow_module_level=True)

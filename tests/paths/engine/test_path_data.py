@@ -8,8 +8,8 @@ import resvg_py
 from PIL import Image
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.paths.path_data import flatten, polygons_of_path, read_path_data
-from moonseg_jax.paths.render import coarse_mask, render_path, soft_fill
+from moonseg_jax.paths.engine.path_data import flatten, polygons_of_path, read_path_data
+from moonseg_jax.paths.engine.render import coarse_mask, render_path, soft_fill
 from moonseg_jax.paths.svg import svg_document
 
 HEIGHT, WIDTH, BOX = 83, 97, (0.5, 0.5, 0.9, 0.8)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.paths.arcs import Cubic, arc_cubics, line_cubic
+from moonseg_jax.paths.engine.arcs import Cubic, arc_cubics, line_cubic
 
 COMMAND_NUMBERS = {letter: count for letter, count in zip("ZHVMLTSQCA", (0, 1, 1, 2, 2, 2, 4, 4, 6, 7))}
 COMMAND_NUMBERS |= {letter.lower(): count for letter, count in COMMAND_NUMBERS.items()}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from mask_samples import smooth_shapes
 
-from moonseg_jax.paths.boundary import boundaries
-from moonseg_jax.paths.join_pieces import join_pieces
-from moonseg_jax.paths.optimal_polygon import Moments, _longest_straight, optimal_polygon
-from moonseg_jax.paths.path_data import flatten
-from moonseg_jax.paths.refined_path import refined_path, trace_curves
-from moonseg_jax.paths.render import coarse_mask, render_path
-from moonseg_jax.paths.smooth import smooth
+from moonseg_jax.paths.curves.boundary import boundaries
+from moonseg_jax.paths.curves.join_pieces import join_pieces
+from moonseg_jax.paths.curves.optimal_polygon import Moments, _longest_straight, optimal_polygon
+from moonseg_jax.paths.curves.refined_path import refined_path, trace_curves
+from moonseg_jax.paths.curves.smooth import smooth
+from moonseg_jax.paths.engine.path_data import flatten
+from moonseg_jax.paths.engine.render import coarse_mask, render_path
 from moonseg_jax.paths.trace import signed_area
 
 

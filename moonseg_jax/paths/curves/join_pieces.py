@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from moonseg_jax.paths.smooth import RoundedPolygon, cross
+from moonseg_jax.paths.curves.smooth import RoundedPolygon, cross
 
 TOLERANCE = 0.2
 """Farthest, in pixels, a joined Bézier may stray from what it replaces."""

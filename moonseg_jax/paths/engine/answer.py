@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from moonseg_jax.paths.boxes import corners_from_box
-from moonseg_jax.paths.completion_text import CompletionTextError, path_from_tokens
-from moonseg_jax.paths.refined_path import RefinedPath
+from moonseg_jax.paths.curves.refined_path import RefinedPath
+from moonseg_jax.paths.engine.completion_text import CompletionTextError, path_from_tokens
 from moonseg_jax.paths.vocabulary import Vocabulary
 
 Corners = tuple[float, float, float, float]

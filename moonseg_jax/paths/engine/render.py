@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from moonseg_jax.paths.engine.path_data import flatten, read_path_data
 from moonseg_jax.paths.fill import fill
-from moonseg_jax.paths.path_data import flatten, read_path_data
 
 SCALE = 2
 """The engine draws at this many times the size of the image."""

@@ -3,8 +3,8 @@
 import pytest
 
 from moonseg_jax.config import tiny
-from moonseg_jax.paths.answer import answer_box, segment_answer
-from moonseg_jax.paths.completion_text import CompletionTextError, group_pieces, next_chunk, scaled_words
+from moonseg_jax.paths.engine.answer import answer_box, segment_answer
+from moonseg_jax.paths.engine.completion_text import CompletionTextError, group_pieces, next_chunk, scaled_words
 from moonseg_jax.paths.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.from_config(tiny().paths)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from moonseg_jax.config import PATH_UNITS
 from moonseg_jax.errors import UserError
-from moonseg_jax.paths.path_data import COMMAND_NUMBERS
+from moonseg_jax.paths.engine.path_data import COMMAND_NUMBERS
 from moonseg_jax.paths.svg import format_number
 from moonseg_jax.paths.vocabulary import Vocabulary
 

@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from moonseg_jax.paths.optimal_polygon import Moments
+from moonseg_jax.paths.curves.optimal_polygon import Moments
 
 SHARPEST = 1.0
 """A vertex whose curve would need at least this alpha becomes a corner."""

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from moonseg_jax.paths.boundary import SPECK, boundaries
-from moonseg_jax.paths.join_pieces import ClosedCurve, join_pieces
-from moonseg_jax.paths.optimal_polygon import Moments, optimal_polygon
-from moonseg_jax.paths.smooth import smooth
+from moonseg_jax.paths.curves.boundary import SPECK, boundaries
+from moonseg_jax.paths.curves.join_pieces import ClosedCurve, join_pieces
+from moonseg_jax.paths.curves.optimal_polygon import Moments, optimal_polygon
+from moonseg_jax.paths.curves.smooth import smooth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

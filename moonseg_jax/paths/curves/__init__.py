@@ -1,0 +1,1 @@
+"""Masks → smooth paths of corners and Béziers, as refined answers carry them."""
