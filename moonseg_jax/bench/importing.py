@@ -15,6 +15,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from etils import epath
+from rich.console import Console
+from rich.progress import track
 
 from moonseg_jax.config import ModelConfig, moondream3
 from moonseg_jax.convert.config import official_fields
@@ -59,16 +61,18 @@ def bench_import(gib: float, folder: Path | None = None) -> dict[str, Any]:
     """
     if not 1 <= gib <= 64:
         raise UserError(f"--gib must lie in 1..64, got {gib}")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="bench-import-") as name:
         source = Path(name) / "official"
         size, largest = write_checkpoint(source, _sized(gib))
         start = time.monotonic()
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(source), str(Path(name) / "imported")], capture_output=True, text=True
+            [sys.executable, "-c", _CHILD, str(source), str(Path(name) / "imported")], stdout=subprocess.PIPE, text=True
         )
         seconds = time.monotonic() - start
         if child.returncode:
-            raise UserError(f"the import failed: {child.stderr.strip()[-2000:]}")
+            raise UserError("the import failed, for the reason above")
     peak = int(json.loads(child.stdout.splitlines()[-1]))
     allowed = int(ALLOWED_BASE + 2 * largest)
     return {
@@ -103,7 +107,7 @@ def write_checkpoint(folder: Path, config: ModelConfig, max_shard: int = 4 * GIB
         with SafetensorsWriter(
             epath.Path(folder / file), [(name, _BFLOAT16, shape) for name, shape in shard], {}
         ) as to:
-            for name, shape in shard:
+            for name, shape in track(shard, description=f"generate: {file}", console=Console(stderr=True)):
                 to.write(name, np.resize(np.roll(bits, 7919 * len(weight_map)), shape).view(_BFLOAT16))
                 weight_map[name] = file
     (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any
 
 from etils import epath
 from flax.traverse_util import flatten_dict
+from rich.console import Console
+from rich.progress import track
 from tokenizers import Tokenizer
 
 from moonseg_jax.config import ModelConfig, moondream3
@@ -152,7 +154,8 @@ def _stream(places: list[Place], tensors: OfficialTensors, folder: epath.Path, d
     writer = LayeredWriter(folder)
     counts: dict[str, int] = {}
     broken = []
-    for part in slices(places, tensors, dtype):
+    shown = track(places, description="import: tensors", console=Console(stderr=True))
+    for part in slices(shown, tensors, dtype):
         if isinstance(part, str):
             broken.append(part)
         elif not broken:

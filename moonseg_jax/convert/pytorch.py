@@ -13,6 +13,8 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 from jaxtyping import Shaped
+from rich.console import Console
+from rich.progress import track
 
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.convert.config import official_fields
@@ -168,7 +170,7 @@ def _write_shards(folder: epath.Path, plan: list[Announced], leaves: StoredLeave
     for number, shard in enumerate(cut, 1):
         file = f"model-{number:05d}-of-{len(cut):05d}.safetensors"
         with SafetensorsWriter(folder / file, _header(shard), METADATA) as writer:
-            for tensor in shard:
+            for tensor in track(shard, description=f"export: {file}", console=Console(stderr=True)):
                 writer.write(tensor.place.name, next(tensors)[1])
                 weight_map[tensor.place.name] = file
     index = {"metadata": {"total_size": sum(tensor.size for tensor in plan)}, "weight_map": weight_map}
