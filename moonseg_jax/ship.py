@@ -2,12 +2,14 @@
 
     python -m moonseg_jax.ship --sft runs/shapes_tiny-sft --rl runs/shapes_tiny-rl \
         --refiner runs/shapes_tiny-refiner
+
+A supervised stage that was continued is named with all its runs, the first one first.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +18,48 @@ import tyro
 from moonseg_jax.judge import evaluate_checkpoint
 from moonseg_jax.policy import load_policy
 from moonseg_jax.refine import load_refiner
+from moonseg_jax.run_directory import METRICS_FILE, read_metrics
 from moonseg_jax.weights import POLICY, REFINER, save_weights
 
 ASSETS = Path(__file__).parent / "assets" / "shapes_tiny"
 SCENES = 500
 
 
-def ship(sft: Path, rl: Path, refiner: Path) -> None:
+def ship(sft: tuple[Path, ...], rl: Path, refiner: Path, remark: str = "") -> None:
     """Writes bfloat16 weights, measures them as they are shipped, and writes the card.
 
     Args:
-      sft: run of the supervised stage; its best weights are shipped.
+      sft: runs of the supervised stage, each started from the one before; the best weights of the last are shipped.
       rl: run of the RL stage; its last weights are shipped.
       refiner: run of the refiner stage; its last weights are shipped.
+      remark: what the runs' records do not say, for the card.
     """
-    supervised, params = load_policy(sft / "best")
+    supervised, params = load_policy(sft[-1] / "best")
     save_weights(ASSETS / "sft", POLICY, params, supervised.config, "bfloat16")
     policy, params = load_policy(rl / "last")
     save_weights(ASSETS / "rl", POLICY, params, policy.config, "bfloat16")
     head = load_refiner(refiner / "last", policy, params).head_params
     save_weights(ASSETS / "refiner", REFINER, head, policy.config, "bfloat16")
-    for name, run in {"sft": sft, "rl": rl, "refiner": refiner}.items():
-        shutil.copy(run / "metrics.jsonl", ASSETS / name / "metrics.jsonl")
+    stages = {"sft": sft, "rl": (rl,), "refiner": (refiner,)}
+    for name, runs in stages.items():
+        records = [
+            {"run": number, **record}
+            for number, run in enumerate(runs, 1)
+            for record in read_metrics(run / METRICS_FILE)
+        ]
+        lines = [json.dumps(record) + "\n" for record in records]
+        (ASSETS / name / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
 
     common: dict[str, Any] = {"data": None, "split": "val", "scenes": SCENES, "seed": 0}
     before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, **common)
     after = evaluate_checkpoint(policy=ASSETS / "rl", refiner=ASSETS / "refiner", **common)
     figures = {"sft": before, "rl": after}
     (ASSETS / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (ASSETS / "README.md").write_text(card(figures, {"sft": sft, "rl": rl, "refiner": refiner}), encoding="utf-8")
+    (ASSETS / "README.md").write_text(card(figures, stages, remark), encoding="utf-8")
 
 
-def card(figures: dict[str, Any], runs: dict[str, Path]) -> str:
-    """The model card as Markdown."""
+def card(figures: dict[str, Any], stages: Mapping[str, Sequence[Path]], remark: str) -> str:
+    """The model card as Markdown: stage → its runs."""
     columns = ("miou", "ciou", "p50", "biou_2px", "n")
     rows = [
         ("supervised, coarse", figures["sft"]["coarse"], figures["sft"]["sampled_miou"]),
@@ -71,11 +82,15 @@ meaningful on a CPU. Preset `tiny`; weights in bfloat16; Apache-2.0.
 
 | folder | what | trained for |
 |---|---|---|
-| `sft` | policy after supervised learning | {_effort(runs["sft"])} |
-| `rl` | the same policy after reinforcement learning on mask IoU | {_effort(runs["rl"])} |
-| `refiner` | refinement head, on the rollouts of that stage | {_effort(runs["refiner"])} |
+| `sft` | policy after supervised learning | {_effort(stages["sft"])} |
+| `rl` | the same policy after reinforcement learning on mask IoU | {_effort(stages["rl"])} |
+| `refiner` | refinement head, on the rollouts of that stage | {_effort(stages["refiner"])} |
 
 Recipe: `experiments/shapes_tiny.py`, seed 0, two CPU cores. Curves: `metrics.jsonl` in each folder.
+
+{_history(stages["sft"])}
+
+{remark}
 
 ## Held-out figures
 `moonseg evaluate --scenes {SCENES}` (level 2, scenes never used in training; greedy paths)
@@ -88,9 +103,29 @@ that outline.
 """
 
 
-def _effort(run: Path) -> str:
-    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    return f"{last['step']:,} steps, {last['wall_seconds'] / 3600:.1f} h"
+def _effort(runs: Sequence[Path]) -> str:
+    ends = [read_metrics(run / METRICS_FILE)[-1] for run in runs]
+    steps, hours = (sum(end[key] for end in ends) for key in ("step", "wall_seconds"))
+    return f"{steps:,} steps{f' in {len(runs)} runs' if len(runs) > 1 else ''}, {hours / 3600:.1f} h"
+
+
+def _history(runs: Sequence[Path]) -> str:
+    """The supervised runs as a Markdown table, each started from the weights of the one above."""
+    lines = [
+        "| supervised run | steps | of boxes only | peak rate | hours | held-out coarse mIoU |",
+        "|---|---|---|---|---|---|",
+    ]
+    for number, run in enumerate(runs, 1):
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
+        records = read_metrics(run / METRICS_FILE)
+        held_out = [record["eval_miou"] for record in records if "eval_miou" in record]
+        cells = (
+            f"{number}", f"{records[-1]['step']:,}", f"{config['box_steps']:,}",
+            f"{config['optimizer']['learning_rate']:g}", f"{records[-1]['wall_seconds'] / 3600:.1f}",
+            f"{held_out[0]:.3f} → {held_out[-1]:.3f}" if held_out else "",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
