@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from moonseg_jax.commands_convert import BenchImport, Export, Import
+from moonseg_jax.commands_bench import Bench
+from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
@@ -275,22 +276,6 @@ class Report:
         from moonseg_jax.report.run import write_run_report
 
         print(f"wrote {write_run_report(self.path)}")
-
-
-# A union of one again: see DataAction.
-BenchAction = Annotated[BenchImport, tyro.conf.subcommand("import")] | Annotated[None, tyro.conf.Suppress]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Measure speed and memory on this machine."""
-
-    action: BenchAction
-
-    def run(self) -> None:
-        """Measures what was chosen."""
-        if self.action is not None:
-            self.action.run()
 
 
 Command = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -93,26 +92,6 @@ class Export:
         for why in report.not_written:
             print(f"not written: {why}")
         print(f"{report.tensors} tensors and {report.refiner_tensors} of the refiner, written to {self.out}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BenchImport:
-    """Measure the peak memory of an import on a generated checkpoint with the published widths."""
-
-    gib: float = 6.0
-    """Size of the checkpoint; the disk needs twice as much."""
-    folder: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where to work; a temporary folder by default."""
-
-    def run(self) -> None:
-        """Measures and prints the figures as JSON.
-
-        Raises:
-          UserError: The size is out of range, or the import failed.
-        """
-        from moonseg_jax.bench.importing import bench_import
-
-        print(json.dumps(bench_import(self.gib, self.folder), indent=2))
 
 
 def _write_json(file: str | None, content: dict[str, object]) -> None:

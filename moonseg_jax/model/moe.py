@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import TextConfig
 
-BLOCK_ROWS = 32
-"""Rows per block of the padded grouped product."""
+MOST_BLOCK_ROWS = 32
+"""Most rows per block of the padded grouped product."""
 
 
 def gated(hidden: Float[Array, "... 2F"]) -> Float[Array, "... F"]:
@@ -34,20 +34,21 @@ def all_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, w
 def grouped_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
     """Sorts assignments by expert, pads each expert to whole blocks, and multiplies block by block.
 
-    The padding adds at most `BLOCK_ROWS - 1` rows per expert; no expert sees a token that did not choose it.
+    No expert sees a token that did not choose it. `grouped_rows` says how many rows that makes.
     """
     active = chosen_Nk.shape[1]
     experts = up_EDF.shape[0]
-    order, slot, blocks = _block_layout(chosen_Nk.reshape(-1), experts)
-    rows = jnp.zeros((blocks * BLOCK_ROWS, x_ND.shape[1]), x_ND.dtype).at[slot].set(x_ND[order // active])
-    ends = jnp.cumsum(_padded_counts(chosen_Nk.reshape(-1), experts))
-    block_expert = jnp.minimum(jnp.searchsorted(ends, jnp.arange(blocks) * BLOCK_ROWS, side="right"), experts - 1)
+    block_rows = rows_per_block(chosen_Nk.size, experts)
+    blocks = grouped_rows(chosen_Nk.size, experts) // block_rows
+    order, slot, ends = _block_layout(chosen_Nk.reshape(-1), experts, block_rows)
+    rows = jnp.zeros((blocks * block_rows, x_ND.shape[1]), x_ND.dtype).at[slot].set(x_ND[order // active])
+    block_expert = jnp.minimum(jnp.searchsorted(ends, jnp.arange(blocks) * block_rows, side="right"), experts - 1)
 
     def one_block(block: tuple[Array, Array]) -> Array:
-        block_rows, index = block
-        return gated(block_rows @ up_EDF[index]) @ down_EFD[index]
+        own_rows, index = block
+        return gated(own_rows @ up_EDF[index]) @ down_EFD[index]
 
-    out = jax.lax.map(one_block, (rows.reshape(blocks, BLOCK_ROWS, -1), block_expert)).reshape(rows.shape)
+    out = jax.lax.map(one_block, (rows.reshape(blocks, block_rows, -1), block_expert)).reshape(rows.shape)
     weight = weights_Nk.reshape(-1)[order].astype(x_ND.dtype)
     return jnp.zeros_like(x_ND).at[order // active].add(out[slot] * weight[:, None])
 
@@ -64,21 +65,29 @@ def ragged_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array
     return jnp.zeros_like(x_ND).at[order // active].add(out * weight[:, None])
 
 
-def _padded_counts(flat: Array, experts: int) -> Array:
-    counts = jnp.bincount(flat, length=experts)
-    return -(-counts // BLOCK_ROWS) * BLOCK_ROWS
+def rows_per_block(assignments: int, experts: int) -> int:
+    """Rows per block of the grouped product: so few that padding never doubles the work.
+
+    Each of the at most `min(assignments, experts)` experts in use is padded by fewer rows than a block has.
+    """
+    return min(MOST_BLOCK_ROWS, assignments // min(assignments, experts))
 
 
-def _block_layout(flat: Array, experts: int) -> tuple[Array, Array, int]:
-    """Sorted order of assignments, their rows in the padded layout, and the number of blocks."""
+def grouped_rows(assignments: int, experts: int) -> int:
+    """Rows the grouped product computes, whole blocks whatever is chosen; fewer than `2 * assignments`."""
+    block_rows = rows_per_block(assignments, experts)
+    return (assignments + min(assignments, experts) * (block_rows - 1)) // block_rows * block_rows
+
+
+def _block_layout(flat: Array, experts: int, block_rows: int) -> tuple[Array, Array, Array]:
+    """Sorted order of assignments, their rows in the padded layout, and where each expert's rows end there."""
     counts = jnp.bincount(flat, length=experts)
-    padded = _padded_counts(flat, experts)
+    padded = -(-counts // block_rows) * block_rows
     order = jnp.argsort(flat, stable=True)
     expert = flat[order]
     rank = jnp.arange(flat.size) - (jnp.cumsum(counts) - counts)[expert]
-    slot = (jnp.cumsum(padded) - padded)[expert] + rank
-    blocks = -(-flat.size // BLOCK_ROWS) + experts
-    return order, slot, blocks
+    ends = jnp.cumsum(padded)
+    return order, (ends - padded)[expert] + rank, ends
 
 
 class RoutedMLP(nn.Module):

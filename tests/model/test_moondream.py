@@ -118,10 +118,10 @@ def test_completion_sees_image_prompt_and_earlier_tokens_only():
     np.testing.assert_allclose(seen[rows_of_image:], base[rows_of_image:], atol=1e-6)
 
 
-@pytest.mark.parametrize("experts", [4, 8])
-def test_expert_products_agree_with_a_loop_over_tokens(experts):
+@pytest.mark.parametrize(("experts", "tokens"), [(4, 77), (8, 77), (8, 1), (8, 9), (64, 9)])
+def test_expert_products_agree_with_a_loop_over_tokens(experts, tokens):
     rng = np.random.default_rng(2)
-    tokens, width, inner, active = 77, 12, 10, 2
+    width, inner, active = 12, 10, 2
     x = rng.normal(size=(tokens, width)).astype(np.float32)
     up = rng.normal(size=(experts, width, 2 * inner)).astype(np.float32)
     down = rng.normal(size=(experts, inner, width)).astype(np.float32)
@@ -134,6 +134,19 @@ def test_expert_products_agree_with_a_loop_over_tokens(experts):
     for product in (moe.all_experts, moe.grouped_experts, moe.ragged_experts):
         out = jax.jit(product, compiler_options=QUICK)(*map(jnp.asarray, (x, up, down, chosen, weights)))
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("experts", [3, 8, 64])
+def test_grouped_product_computes_fewer_than_twice_the_rows_it_must(experts):
+    rng = np.random.default_rng(0)
+    for assignments in (*range(1, 200), 1000, 5840):
+        rows, block = moe.grouped_rows(assignments, experts), moe.rows_per_block(assignments, experts)
+        assert rows < 2 * assignments
+        # The worst choice: every expert has one row more than whole blocks, as long as there are rows.
+        used = min(assignments, experts)
+        unlucky = 1 + np.bincount(np.arange((assignments - used) // block) % used, minlength=used) * block
+        for counts in (unlucky, [assignments], rng.multinomial(assignments, np.ones(experts) / experts)):
+            assert sum(-(-int(count) // block) * block for count in counts) <= rows
 
 
 def count_parameters(config) -> int:

@@ -1,0 +1,83 @@
+"""The commands `moonseg bench …`: measurements on this machine, printed as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchImport:
+    """Measure the peak memory of an import on a generated checkpoint with the published widths."""
+
+    gib: float = 6.0
+    """Size of the checkpoint; the disk needs twice as much."""
+    folder: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where to work; a temporary folder by default."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: The size is out of range, or the import failed.
+        """
+        from moonseg_jax.bench.importing import bench_import
+
+        print(json.dumps(bench_import(self.gib, self.folder), indent=2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchCompile:
+    """Measure how long the forward pass of a preset takes to lower and compile, from shapes alone."""
+
+    preset: Literal["tiny", "small", "moondream3"] = "moondream3"
+    """Sizes of the model."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON."""
+        from moonseg_jax.bench.compiling import bench_compile
+
+        print(json.dumps(bench_compile(self.preset), indent=2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchExperts:
+    """Measure the routed experts of the full model against dense products of the same useful work."""
+
+    tokens: tuple[int, ...] = (1, 16, 128, 730, 2048)
+    """Token counts; 730 is an image."""
+    repeats: int = 5
+    """The fastest of so many calls counts."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON, a line for every token count.
+
+        Raises:
+          UserError: A token count below 1.
+        """
+        from moonseg_jax.bench.experts import bench_experts
+
+        for figures in bench_experts(self.tokens, repeats=self.repeats):
+            print(json.dumps(figures))
+
+
+BenchAction = (
+    Annotated[BenchImport, tyro.conf.subcommand("import")]
+    | Annotated[BenchCompile, tyro.conf.subcommand("compile")]
+    | Annotated[BenchExperts, tyro.conf.subcommand("experts")]
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed and memory on this machine."""
+
+    action: BenchAction
+
+    def run(self) -> None:
+        """Measures what was chosen."""
+        self.action.run()
