@@ -55,7 +55,8 @@ def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int =
       at_least: fewest scenes the caller needs.
 
     Raises:
-      UserError: if the folder holds no finished data set, or the split is missing or too small.
+      UserError: if the folder holds no finished data set, its files are damaged, or the split is missing or too
+        small.
     """
     folder = epath.Path(directory)
     manifest = read_manifest(folder)
@@ -68,8 +69,13 @@ def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int =
         raise UserError(f"{folder}: the data set was not finished; run the command that builds it once more")
     if split not in manifest.splits:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}")
-    builder = tfds.builder_from_directory(folder / manifest.path)
-    records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    try:
+        builder = tfds.builder_from_directory(folder / manifest.path)
+        records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        # Files are opened when they are read: the first and the last record show whether they are there and whole.
+        _ = records[0], records[len(records) - 1]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{folder}: the data set is damaged ({error}); build it again in an empty folder") from error
     if len(records) < at_least:
         raise UserError(
             f"{folder}: split {split!r} has {len(records)} scenes, {at_least} are needed; build a larger one"

@@ -47,7 +47,10 @@ class Checkpoints:
         """
         step = self.latest_step
         if step is None:
-            raise UserError(f"{self.folder} holds no finished checkpoint to resume from")
+            raise UserError(
+                f"{self.folder} holds no finished checkpoint to resume from: leave out --resume and name another "
+                "--out, or remove that run's folder"
+            )
         abstract = jax.tree.map(_abstract, like)
         try:
             loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "rest": None})

@@ -46,12 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(words or ["--help"])
         return 0
-    except (UserError, PermissionError) as error:
-        if debug:
-            traceback.print_exc()
-        message = f"no permission: {error.filename or error}" if isinstance(error, PermissionError) else error
-        print(f"moonseg: error: {message}", file=sys.stderr)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("moonseg: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -59,6 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe has left; without this the interpreter complains once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # Raised by a library, not by the system: a bug until someone says better.
+        if debug:
+            traceback.print_exc()
+        print(f"moonseg: error: {_message(error)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _message(error: UserError | OSError) -> str:
+    """What to tell; the system's errors name the file: no permission, a full disk, a folder that is not there."""
+    if isinstance(error, PermissionError):
+        return f"no permission: {error.filename or error}"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(error)
 
 
 def _run(words: list[str]) -> None:

@@ -20,6 +20,12 @@ MAY_DIFFER_ON_RESUME = ("steps", "box_steps", "eval_every", "eval_scenes", "chec
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
+def _require_folder_of(out: Path) -> None:
+    """Refuses a file in a folder that does not exist, before minutes of work go into it."""
+    if not out.parent.is_dir():
+        raise UserError(f"-o {out}: there is no folder {out.parent}; make it first")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """Train one stage: supervised, then reinforcement learning, then the refiner.
@@ -62,12 +68,16 @@ class Train:
         from moonseg_jax.train_config import RlConfig, SftConfig
 
         keep_compiled_programs()
-        if isinstance(config, SftConfig):
-            train.run_sft(config, run, self.resume)
-        elif isinstance(config, RlConfig):
-            train.run_rl(config, run, self.resume)
-        else:
-            train.run_refiner(config, run, self.resume)
+        try:
+            if isinstance(config, SftConfig):
+                train.run_sft(config, run, self.resume)
+            elif isinstance(config, RlConfig):
+                train.run_rl(config, run, self.resume)
+            else:
+                train.run_refiner(config, run, self.resume)
+        except UserError:
+            run.withdraw()
+            raise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,11 +173,11 @@ class Segment:
     phrase: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHRASE")]
     """What to segment, in quotes: "the small red star left of the blue ring"."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """.png for the mask, .svg for the path, .json for box, path, mask and status."""
+    """.png for the mask, .svg for the path before refinement, .json for box, path, mask and status."""
     checkpoint: OptionalPath = None
-    """Checkpoint of a policy; the shipped one by default."""
+    """Folder of policy weights, such as RUN/best; the shipped ones by default."""
     refiner: OptionalPath = None
-    """Checkpoint of a refiner; the shipped one goes with the shipped policy."""
+    """Folder of refiner weights; the shipped ones go with the shipped policy."""
 
     def run(self) -> None:
         """Segments, writes the result and says what it is.
@@ -181,6 +191,7 @@ class Segment:
             raise UserError('the phrase is empty: say what to segment, for example "the red ring"')
         if not self.image.is_file():
             raise UserError(f"no image {self.image}")
+        _require_folder_of(self.out)
         from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.predict import Segmenter
 
@@ -197,9 +208,9 @@ class Evaluate:
     """Measure a checkpoint on held-out scenes: IoU, precision, boundary IoU, before and after refinement."""
 
     checkpoint: OptionalPath = None
-    """Checkpoint of a policy; the shipped one by default."""
+    """Folder of policy weights, such as RUN/best; the shipped ones by default."""
     refiner: OptionalPath = None
-    """Checkpoint of a refiner; the shipped one goes with the shipped policy."""
+    """Folder of refiner weights; the shipped ones go with the shipped policy."""
     data: OptionalPath = None
     """Data set built by `moonseg data build`; held-out embedded scenes by default."""
     split: str = "val"
@@ -217,6 +228,12 @@ class Evaluate:
         Raises:
           UserError: A checkpoint or the data cannot be used, or there are too few scenes.
         """
+        if self.scenes < 1:
+            raise UserError(f"--scenes must be at least 1, got {self.scenes}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
+        if self.out is not None:
+            _require_folder_of(self.out)
         from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.judge import evaluate_checkpoint
         from moonseg_jax.run_directory import write_json
@@ -252,6 +269,8 @@ class Quickstart:
         """
         if not self.minutes > 0:
             raise UserError(f"--minutes must be greater than 0, got {self.minutes}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
         from moonseg_jax.compilation import keep_compiled_programs
         from moonseg_jax.quickstart import quickstart
 

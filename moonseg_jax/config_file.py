@@ -75,7 +75,8 @@ def find_config(path: Path) -> Path:
     inside = path if path.parent.name != "experiments" else Path(path.name)
     if len(inside.parts) == 1 and (shipped / inside.with_suffix(".py")).is_file():
         return shipped / inside.with_suffix(".py")
-    names = ", ".join(sorted(f"experiments/{file.name}" for file in shipped.glob("[!_]*.py")))
+    files = [file for file in shipped.glob("[!_]*.py") if "def get_config" in file.read_text(encoding="utf-8")]
+    names = ", ".join(sorted(f"experiments/{file.name}" for file in files))
     raise UserError(f"no config file {path}; shipped with the package: {names or 'none'}")
 
 

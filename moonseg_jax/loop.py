@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from moonseg_jax.sharding import to_host
 from moonseg_jax.train_config import LoopConfig
 
 BEST_FILE = "best.json"
+STOPPING = b"\nstopping after this step, then saving; once more stops at once and saves nothing\n"
 
 
 class Extra(Protocol):
@@ -78,6 +80,8 @@ class Loop:
         self._handlers = {number: signal.signal(number, self._request_stop) for number in _SIGNALS}
         self._progress = Progress(self.run.kind, self.config.steps, start=self._first, enabled=self._is_main)
         self._progress.__enter__()
+        if self._first >= self.config.steps:
+            self.note(f"{self._first} steps are done and steps is {self.config.steps}: nothing to do, raise --steps")
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -162,6 +166,9 @@ class Loop:
         if self._stop:
             raise KeyboardInterrupt
         self._stop = True
+        if self._is_main:
+            # Written past Python's buffers: the signal may have come in the middle of a print.
+            os.write(2, STOPPING)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

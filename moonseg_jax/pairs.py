@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,25 +110,33 @@ class PairBuffer:
         """Takes back what `state` gave."""
         self._rows = {name: np.asarray(state[name]) for name in FIELDS}
 
-    def save(self, file: Path) -> None:
-        """Writes the pairs as `.npz`."""
+    def save(self, file: Path, process: int = 0, processes: int = 1) -> Path:
+        """Writes the pairs as `.npz`, every process its own: `pairs.npz`, or of several `pairs-0-of-2.npz` beside it.
+
+        Args:
+          file: the file that `load` is given.
+          process: number of this process, from 0.
+          processes: how many there are.
+
+        Returns:
+          What was written.
+        """
+        if processes > 1:
+            file = file.with_name(f"{file.stem}-{process}-of-{processes}{file.suffix}")
         np.savez_compressed(file, allow_pickle=False, side=np.int32(self.side), **self._rows)
+        return file
 
     @classmethod
     def load(cls, file: Path, side: int) -> PairBuffer:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, of all processes where there were several.
 
         Raises:
-          UserError: no such file, or pairs drawn for crops of another side.
+          UserError: no such file, that of a process is missing, one is broken, or pairs drawn for crops of another
+            side.
         """
-        if not file.is_file():
-            raise UserError(f"{file}: no such file of pairs; `moonseg train rl` writes one beside its checkpoints")
-        with np.load(file, allow_pickle=False) as arrays:
-            found = int(arrays["side"])
-            if found != side:
-                raise UserError(f"{file} holds pairs for crops of {found} px, the model's are {side} px")
-            buffer = cls(len(arrays["iou"]), side)
-            buffer.load_state({name: arrays[name] for name in FIELDS})
+        parts = [_read_pairs(part, side) for part in ([file] if file.is_file() else _files_of_processes(file))]
+        buffer = cls(sum(len(rows["iou"]) for rows in parts), side)
+        buffer.load_state({name: np.concatenate([rows[name] for rows in parts]) for name in FIELDS})
         return buffer
 
     def pair(self, index: int) -> tuple[int, Float[np.ndarray, " 4"], Bool[np.ndarray, "S S"]]:
@@ -141,6 +151,30 @@ class PairBuffer:
     def example_ids(self) -> Int[np.ndarray, " N"]:
         """The examples all pairs answer."""
         return self._rows["example_ids"]
+
+
+def _files_of_processes(file: Path) -> list[Path]:
+    """`pairs-0-of-2.npz` and `pairs-1-of-2.npz` beside `pairs.npz`, by process."""
+    found = sorted(file.parent.glob(f"{file.stem}-*-of-*{file.suffix}"))
+    if not found:
+        raise UserError(f"{file}: no such file of pairs; `moonseg train rl` writes one beside its checkpoints")
+    count = found[0].stem.rpartition("-")[2]
+    wanted = [file.with_name(f"{file.stem}-{k}-of-{count}{file.suffix}") for k in range(int(count))]
+    if set(wanted) != set(found):
+        names = ", ".join(part.name for part in found)
+        raise UserError(f"{file.parent}: pairs of {count} processes are needed, and found are {names}")
+    return wanted
+
+
+def _read_pairs(file: Path, side: int) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found, rows = int(arrays["side"]), {name: arrays[name] for name in FIELDS}
+    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file} is not a file of pairs, or was cut short; train RL again") from error
+    if found != side:
+        raise UserError(f"{file} holds pairs for crops of {found} px, the model's are {side} px")
+    return rows
 
 
 def crop_image(

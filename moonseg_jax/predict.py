@@ -24,6 +24,7 @@ from moonseg_jax.types import Example, Scene
 
 OK = "ok"
 EMPTY_PATH = "empty path: the policy drew nothing"
+EMPTY_MASK = "empty mask: the path covers no pixel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,11 @@ class Segmentation:
           UserError: another ending, or the file cannot be written.
         """
         writers = {".png": self._save_png, ".svg": self._save_svg, ".json": self._save_json}
-        if path.suffix not in writers:
+        write = writers.get(path.suffix.lower())
+        if write is None:
             raise UserError(f"{path}: the output must end in {', '.join(writers)}")
         try:
-            writers[path.suffix](path)
+            write(path)
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -78,7 +80,8 @@ class Segmentation:
 
     def _save_json(self, path: Path) -> None:
         corners = dict(zip(("x_min", "y_min", "x_max", "y_max"), self.box))
-        answer = {"phrase": self.phrase, "status": self.status, "path": self.path, "bbox": corners}
+        drawn = dict(zip(("cx", "cy", "w", "h"), self.drawn_box))
+        answer = {"phrase": self.phrase, "status": self.status, "path": self.path, "bbox": corners, "drawn_box": drawn}
         path.write_text(json.dumps({**answer, "coco": self.to_coco()}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -126,8 +129,8 @@ class Segmenter:
         prediction = self._decoder(pixels)(self.params, [Scene(examples=(example,))])[0]
         coarse = prediction.mask()
         mask, status = coarse, OK
-        if not prediction.polygons or not coarse.any():
-            status = EMPTY_PATH
+        if not coarse.any():
+            status = EMPTY_MASK if prediction.polygons else EMPTY_PATH
         elif self.refiner is None:
             status = "unrefined: no refiner weights"
         else:

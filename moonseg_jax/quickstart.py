@@ -51,7 +51,7 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
     """
     console, started = Console(stderr=True), time.monotonic()
     settings = {"seed": seed, "minutes": minutes, "from_scratch": from_scratch}
-    run = RunDirectory.create(out, "quickstart", json.dumps(settings))
+    run = RunDirectory.create(out, "quickstart", json.dumps(settings), resumable=False)
     scale = minutes / USUAL_MINUTES
 
     console.rule("1. embedded data")
@@ -121,7 +121,7 @@ def _scaled(config: Any, data: Path, seed: int, scale: float) -> Any:
 
 
 def _stage(out: Path, name: str, config: LoopConfig) -> RunDirectory:
-    return RunDirectory.create(out / name, name, json.dumps(dataclasses.asdict(config)))
+    return RunDirectory.create(out / name, name, json.dumps(dataclasses.asdict(config)), resumable=False)
 
 
 def _table(before: Judgement, after: Judgement) -> Table:

@@ -35,23 +35,22 @@ class RunDirectory:
         self._started = time.monotonic() - seconds_before
 
     @classmethod
-    def create(cls, path: Path, kind: str, config_text: str) -> RunDirectory:
+    def create(cls, path: Path, kind: str, config_text: str, *, resumable: bool = True) -> RunDirectory:
         """Makes the folder (parents too) and writes down what is being run.
 
         Args:
           path: The folder; it may exist, empty of another run.
           kind: What runs: `sft`, `rl`, `refiner`, `quickstart`.
           config_text: The run's config as JSON.
+          resumable: Whether its command knows --resume.
 
         Raises:
           UserError: The folder holds another run, is not a folder, or may not be written.
         """
         _make_writable(path)
         if (path / CONFIG_FILE).exists() or (path / METRICS_FILE).exists():
-            raise UserError(
-                f"{path} holds another run already: name another folder with --out, "
-                "or go on with that run with --resume"
-            )
+            go_on = ", or go on with that run with --resume" if resumable else ""
+            raise UserError(f"{path} holds another run already: name another folder with --out{go_on}")
         record = {"kind": kind, "version": moonseg_jax.__version__, "config": json.loads(config_text)}
         write_json(path / CONFIG_FILE, record)
         return cls(path, kind)
@@ -84,6 +83,12 @@ class RunDirectory:
             write_json(path / CONFIG_FILE, {**record, "config": json.loads(config_text)})
         rows = read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).exists() else []
         return cls(path, kind, seconds_before=rows[-1]["wall_seconds"] if rows else 0.0)
+
+    def withdraw(self) -> None:
+        """Gives the folder back where the run never took a step: the same command may then be given again."""
+        started = (self.path / METRICS_FILE).exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+        if not started:
+            (self.path / CONFIG_FILE).unlink(missing_ok=True)
 
     @property
     def checkpoints(self) -> Path:
@@ -124,16 +129,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads `metrics.jsonl`; a last line cut short by a kill is left out.
 
     Raises:
-      UserError: Another line is not JSON; names it.
+      UserError: Another line is not JSON, or a line is not an object with a step; names it.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             if number < len(lines):
                 raise UserError(f"{path}, line {number}: not JSON ({error.msg}); remove the line") from error
+            continue
+        if not isinstance(row, dict) or "step" not in row:
+            raise UserError(f"{path}, line {number}: not the metrics of a step; remove the line")
+        rows.append(row)
     return rows
 
 
@@ -170,6 +179,8 @@ def _make_writable(path: Path) -> None:
         raise UserError(f"{path} cannot be a folder, a file is in the way: name another --out") from error
     except PermissionError as error:
         raise UserError(f"no permission to make {path}: name another --out") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error.strerror or error}): name another --out") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"no permission to write in {path}: name another --out")
 

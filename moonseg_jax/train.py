@@ -114,8 +114,8 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
             loop.after_step(step, state, loader, {**sums, **learned})
-        buffer.save(run.path / PAIRS_FILE)
-        loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {run.path / PAIRS_FILE}")
+        file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
+        loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")
 
 
 def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:

@@ -32,11 +32,29 @@ class LoopConfig:
     eval_every: int
     """Steps between held-out evaluations; the best weights so far are kept."""
     eval_scenes: int = 128
+    """Held-out scenes of an evaluation; all of them where the split has fewer."""
     checkpoint_every: int
     log_every: int = 20
     loader_threads: int = 1
     fsdp: int = 1
     """Devices a parameter is split over."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that leave nothing to do.
+
+        Raises:
+          ConfigError: names the setting.
+        """
+        counts = {
+            "steps": self.steps, "images_per_batch": self.images_per_batch, "crops": self.crops,
+            "phrases_per_image": self.phrases_per_image, "eval_every": self.eval_every, "fsdp": self.fsdp,
+            "eval_scenes": self.eval_scenes, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every,
+        }  # fmt: skip
+        for name, count in counts.items():
+            if count < 1:
+                raise ConfigError(f"{name} is {count}: it must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}: it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,8 +106,9 @@ class RlConfig(LoopConfig):
         """Refuses groups that leave nothing to compare.
 
         Raises:
-          ConfigError: fewer than two samples per prompt.
+          ConfigError: fewer than two samples per prompt; and see `LoopConfig`.
         """
+        super().__post_init__()
         if self.group < 2:
             raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
 
@@ -103,7 +122,7 @@ class RefinerConfig(LoopConfig):
     start_from: str | None = None
     """Folder with refiner weights to start from; None starts from scratch."""
     pairs: str
-    """File of pairs written by an RL run."""
+    """File of pairs written by an RL run; where several processes wrote theirs beside it, all of them are read."""
     mask_loss: Literal["bce", "focal"] = "bce"
     best_of_masks: bool = True
     """Only the best of the mask candidates is supervised; False supervises all."""

@@ -63,7 +63,10 @@ def load_model_config(folder: Path) -> ModelConfig:
     """
     file = folder / MODEL_FILE
     if not file.is_file():
-        raise UserError(f"{folder} holds no weights: {MODEL_FILE} is missing; name a folder written by `moonseg train`")
+        raise UserError(
+            f"{folder} holds no weights: {MODEL_FILE} is missing; name a folder of weights, such as RUN/best or "
+            "RUN/last of a run of `moonseg train`"
+        )
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
         parts: dict[str, dict[str, Any]] = {
@@ -96,11 +99,15 @@ def load_weights(folder: Path, name: str, expected: Any) -> Any:
     """
     file = folder / f"{name}.safetensors"
     if not file.is_file():
-        raise UserError(f"{folder} holds no {name} weights: {file.name} is missing")
+        raise UserError(f"{folder} holds no {name} weights: {file.name} is missing; train them, or name another folder")
     try:
         found = load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} cannot be read ({error}); it is not a safetensors file or was cut short") from error
+    except (AttributeError, KeyError) as error:  # What the library raises on a type that NumPy does not know.
+        raise UserError(
+            f"{file} holds numbers of a type that cannot be read ({error}): use bfloat16 or float32"
+        ) from error
     wanted = {"/".join(path): leaf.shape for path, leaf in flatten_dict(expected).items()}
     problems = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
     problems += [f"{key}: not part of this model" for key in sorted(found.keys() - wanted.keys())]

@@ -86,6 +86,7 @@ def test_help_with_a_config_lists_its_settings(moonseg):
 def test_a_missing_config_lists_the_shipped_ones(moonseg):
     code, _, error = moonseg("train", "sft", "--config", "experiments/nope.py")
     assert code == 2 and "no config file experiments/nope.py" in one_line(error) and CONFIG in error
+    assert "pytorch_inference" not in error, "a script is no config"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,7 @@ def test_the_config_with_its_overrides_reaches_the_loop(moonseg, tmp_path, monke
         ("here.png", "red star", "mask.gif", "must end in .png, .svg, .json"),
         ("here.png", "  ", "mask.png", "the phrase is empty"),
         ("gone.png", "red star", "mask.png", "no image"),
+        ("here.png", "red star", "gone/mask.png", "there is no folder gone"),
     ],
 )
 def test_segment_refuses_bad_input_before_anything_is_loaded(moonseg, tmp_path, image, phrase, out, said):
@@ -176,8 +178,50 @@ def test_no_write_permission_names_the_file(moonseg, segmenter, tmp_path):
 
     segmenter(segment)
     (tmp_path / "a.png").touch()
-    code, _, error = moonseg("segment", tmp_path / "a.png", "red star", "-o", "/locked/mask.png")
+    code, _, error = moonseg("segment", tmp_path / "a.png", "red star", "-o", tmp_path / "mask.png")
     assert (code, one_line(error)) == (2, "no permission: /locked/mask.png")
+
+
+def test_an_error_of_the_system_is_one_line_that_names_the_file(moonseg, segmenter, tmp_path):
+    def segment(image, phrase):
+        raise OSError(30, "Read-only file system", "/locked/mask.png")
+
+    segmenter(segment)
+    (tmp_path / "a.png").touch()
+    code, _, error = moonseg("segment", tmp_path / "a.png", "red star", "-o", "mask.png")
+    assert (code, one_line(error)) == (2, "/locked/mask.png: Read-only file system")
+
+
+def test_a_run_that_could_not_start_leaves_its_folder_free(moonseg, tmp_path, monkeypatch):
+    def run_sft(config, run, resume):
+        raise UserError("holds no data set")
+
+    monkeypatch.setitem(sys.modules, "moonseg_jax.train", types.SimpleNamespace(run_sft=run_sft))
+    monkeypatch.setattr("moonseg_jax.train", types.SimpleNamespace(run_sft=run_sft), raising=False)
+    for _ in range(2):
+        code, _, error = moonseg("train", "sft", "--config", CONFIG, "--out", tmp_path / "run")
+        assert (code, one_line(error)) == (2, "holds no data set")
+
+
+@pytest.mark.parametrize("word", ["--log-every=0", "--steps=0", "--images-per-batch=-1", "--seed=-1"])
+def test_a_number_that_leaves_nothing_to_do_is_refused(moonseg, tmp_path, word):
+    code, _, error = moonseg("train", "rl", "--config", CONFIG, "--out", tmp_path / "run", word)
+    assert code == 2 and "it must" in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("evaluate", "--scenes", "0"), "--scenes must be at least 1, got 0"),
+        (("evaluate", "--seed", "-1"), "--seed must not be negative, got -1"),
+        (("evaluate", "-o", "gone/figures.json"), "-o gone/figures.json: there is no folder gone; make it first"),
+        (("quickstart", "--seed", "-1"), "--seed must not be negative, got -1"),
+    ],
+)
+def test_numbers_and_folders_are_checked_before_the_work(moonseg, words, said):
+    code, _, error = moonseg(*words)
+    assert (code, one_line(error)) == (2, said)
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(segmenter, tmp_path):

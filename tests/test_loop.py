@@ -172,3 +172,17 @@ def test_the_last_step_is_judged_logged_and_saved_whatever_the_cadence(tmp_path)
     assert training.evaluated == [5]
     assert steps_logged(tmp_path, "loss") == [5]
     assert list(FakeTraining(tmp_path, resume=True, steps=5).loop.steps()) == []
+
+
+def test_resuming_a_finished_run_says_that_there_is_nothing_to_do(tmp_path, capsys):
+    FakeTraining(tmp_path).run()
+    capsys.readouterr()
+    FakeTraining(tmp_path, resume=True).run()
+    assert "8 steps are done and steps is 8: nothing to do, raise --steps" in capsys.readouterr().err
+
+
+def test_the_first_interrupt_says_what_happens_now(tmp_path, capfd):
+    with pytest.raises(KeyboardInterrupt):
+        FakeTraining(tmp_path).run(stop_at(1))
+    told = capfd.readouterr().err
+    assert "stopping after this step" in told and "stopped at step 2; go on with --resume" in told

@@ -96,6 +96,32 @@ def test_missing_or_foreign_files_are_a_clear_error(tmp_path):
         PairBuffer.load(tmp_path / "pairs.npz", 96)
 
 
+def test_a_file_that_was_cut_short_is_a_clear_error(tmp_path):
+    file = tmp_path / "pairs.npz"
+    PairBuffer(10, SIDE).save(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"pairs\.npz is not a file of pairs, or was cut short"):
+        PairBuffer.load(file, SIDE)
+    file.write_text("no pairs at all")
+    with pytest.raises(UserError, match="is not a file of pairs"):
+        PairBuffer.load(file, SIDE)
+
+
+def test_every_process_writes_its_own_file_and_all_are_read_together(tmp_path):
+    file = tmp_path / "pairs.npz"
+    for process, iou in enumerate(([0.2, 0.9], [0.5])):
+        buffer = PairBuffer(10, SIDE)
+        buffer.add(pairs_of(iou, version=process))
+        buffer.save(file, process, 2)
+        if process == 0:
+            with pytest.raises(UserError, match="pairs of 2 processes are needed, and found are pairs-0-of-2"):
+                PairBuffer.load(file, SIDE)
+    assert {part.name for part in tmp_path.iterdir()} == {"pairs-0-of-2.npz", "pairs-1-of-2.npz"}
+    read = PairBuffer.load(file, SIDE).state()
+    np.testing.assert_allclose(read["iou"], [0.2, 0.9, 0.5])
+    assert read["policy_version"].tolist() == [0, 0, 1] and read["example_ids"].tolist() == [0, 1, 0]
+
+
 def test_a_crop_of_whole_pixels_at_its_own_size_is_a_window():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (32, 64, 3), np.uint8)

@@ -9,9 +9,10 @@ from PIL import Image
 from data_pipelines.shapes.scene import generate_scene
 from moonseg_jax import cli
 from moonseg_jax.errors import UserError
+from moonseg_jax.evaluate import Prediction
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.paths.svg import parse_polygons
-from moonseg_jax.predict import OK, Segmenter, shipped
+from moonseg_jax.predict import EMPTY_MASK, EMPTY_PATH, OK, Segmenter, shipped
 
 SCENE = generate_scene(4_000, 0, 2, "val")
 PHRASE = SCENE.examples[0].phrase
@@ -43,11 +44,14 @@ def test_an_answer_is_consistent_with_itself(answer):
 def test_answers_are_written_in_three_formats(answer, tmp_path):
     answer.save(tmp_path / "a.png")
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")) > 0, answer.mask)
+    answer.save(tmp_path / "B.PNG")
+    assert (tmp_path / "B.PNG").read_bytes() == (tmp_path / "a.png").read_bytes()
     answer.save(tmp_path / "a.svg")
     assert answer.path in (tmp_path / "a.svg").read_text()
     answer.save(tmp_path / "a.json")
     saved = json.loads((tmp_path / "a.json").read_text())
     assert saved["phrase"] == PHRASE and saved["coco"]["area"] == answer.mask.sum()
+    assert tuple(saved["drawn_box"].values()) == answer.drawn_box
     with pytest.raises(UserError, match=r"\.png, \.svg, \.json"):
         answer.save(tmp_path / "a.gif")
     with pytest.raises(UserError, match="cannot be written"):
@@ -57,6 +61,18 @@ def test_answers_are_written_in_three_formats(answer, tmp_path):
 def test_an_image_of_another_size_is_answered_at_its_own_size(segmenter):
     wide = np.asarray(Image.fromarray(SCENE.examples[0].image).resize((300, 200)))
     assert segmenter.segment(wide, PHRASE).mask.shape == (200, 300)
+
+
+@pytest.mark.parametrize(("polygons", "status"), [((), EMPTY_PATH), ((np.eye(3)[:, :2] * 0.1,), EMPTY_MASK)])
+def test_an_empty_answer_says_whether_there_was_a_path(segmenter, monkeypatch, polygons, status):
+    box = np.array([0.05, 0.05, 0.1, 0.1], np.float32)
+
+    def decode(params, scenes):
+        return [Prediction(example=scenes[0].examples[0], box=box, polygons=polygons, tokens=9)]
+
+    monkeypatch.setattr(segmenter, "_decoder", lambda pixels: decode)
+    answer = segmenter.segment(np.zeros((1, 1, 3), np.uint8), PHRASE)
+    assert answer.status == status and not answer.mask.any()
 
 
 def test_bad_input_is_named(segmenter, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +32,29 @@ def test_a_file_in_the_way_is_named(tmp_path):
     for path in (tmp_path / "run", tmp_path / "run" / "deeper"):
         with pytest.raises(UserError, match="a file is in the way"):
             RunDirectory.create(path, "sft", "{}")
+
+
+def test_a_run_without_resume_is_not_told_to_resume(tmp_path):
+    RunDirectory.create(tmp_path, "quickstart", "{}", resumable=False)
+    with pytest.raises(UserError, match=r"--out$"):
+        RunDirectory.create(tmp_path, "quickstart", "{}", resumable=False)
+
+
+def test_a_run_that_never_took_a_step_gives_its_folder_back(tmp_path):
+    run = RunDirectory.create(tmp_path, "sft", "{}")
+    run.checkpoints.mkdir()
+    run.withdraw()
+    run = RunDirectory.create(tmp_path, "sft", "{}")
+    run.append_metrics(1, {"loss": 0.5})
+    run.withdraw()
+    with pytest.raises(UserError, match="holds another run already"):
+        RunDirectory.create(tmp_path, "sft", "{}")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that refuses folders")
+def test_a_place_where_no_folder_can_be_made_is_named():
+    with pytest.raises(UserError, match=r"^/proc/moonseg-run cannot be made|^no permission to make /proc/moonseg-run"):
+        RunDirectory.create(Path("/proc/moonseg-run"), "sft", "{}")
 
 
 def test_no_write_permission_is_named(tmp_path, monkeypatch):
@@ -88,6 +112,9 @@ def test_a_last_line_cut_short_is_left_out_and_a_broken_one_before_it_is_named(t
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"loss": 2}\n')
+    with pytest.raises(UserError, match="line 2: not the metrics of a step"):
+        read_metrics(path)
     path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(UserError, match="line 2: not JSON"):
         read_metrics(path)

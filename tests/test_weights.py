@@ -83,6 +83,13 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         load_policy(tmp_path)
 
 
+def test_numbers_of_an_unknown_type_are_refused(tmp_path):
+    header = b'{"a":{"dtype":"F8_E5M2","shape":[4],"data_offsets":[0,4]}}'
+    (tmp_path / "policy.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match="numbers of a type that cannot be read"):
+        load_weights(tmp_path, POLICY, {"a": np.zeros(4)})
+
+
 def without_width(record):
     del record["text"]["width"]
     return json.dumps(record).encode()

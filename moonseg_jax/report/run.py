@@ -68,6 +68,9 @@ def report_of_run(run: Path) -> Report:
     groups = tuple(_curve_group(title, file) for title, file in _metrics_files(run, record.get("kind", "")))
     if not summary and not record and not groups:
         raise UserError(f"{run} holds no run: no {SUMMARY_FILE}, {CONFIG_FILE} or {METRICS_FILE} in it")
+    for name in (*STAGES, "baselines"):
+        if not isinstance(summary.get(name, {}), dict):
+            raise UserError(f"{run / SUMMARY_FILE}: {name!r} is not an object; remove it or the file")
     kind = str(record.get("kind", "run"))
     config = record.get("config", {})
     return Report(

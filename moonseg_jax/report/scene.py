@@ -34,12 +34,14 @@ def scene_card(item: GalleryItem) -> str:
     if item.refined is None:
         refined = _panel("refined", '<span class="absent">not refined</span>', absent=True)
     else:
-        refined = _panel("refined", _overlay(item.refined, item.truth), "" if item.refined.any() else "empty mask")
+        refined = _panel(
+            "refined", _overlay(item.refined, item.truth, "refined mask"), "" if item.refined.any() else "empty mask"
+        )
     panels = [
         _panel("path", _path(item), "" if item.polygons else "empty path"),
-        _panel("coarse", _overlay(item.coarse, item.truth), empty),
+        _panel("coarse", _overlay(item.coarse, item.truth, "coarse mask"), empty),
         refined,
-        _panel("ground truth", _overlay(item.truth, item.truth), "" if item.truth.any() else "no target"),
+        _panel("ground truth", _overlay(item.truth, item.truth, "true mask"), "" if item.truth.any() else "no target"),
     ]
     style = f"--photo:url({_photo(item.image)});--shape:{width}/{height}"
     status = "" if item.status == "ok" else f' <span class="status">{escape(item.status)}</span>'
@@ -86,12 +88,12 @@ def _path(item: GalleryItem) -> str:
     )
 
 
-def _overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"]) -> str:
+def _overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], name: str) -> str:
     picture = Image.fromarray(overlay_indices(mask, truth))
     picture = picture.resize(_page_size(picture.size), Image.Resampling.NEAREST).convert("P")
     picture.putpalette([channel for colour in OVERLAY_COLOURS for channel in colour[:3]])
     alpha = bytes(colour[3] for colour in OVERLAY_COLOURS)
-    return f'<img alt="" src="{_png(picture, transparency=alpha)}">'
+    return f'<img alt="{name} over the photo" src="{_png(picture, transparency=alpha)}">'
 
 
 def _photo(image: UInt8[np.ndarray, "H W 3"]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -115,6 +116,26 @@ def test_opening_what_is_not_there_says_so(data, tmp_path):
         open_split(data, "test")
     with pytest.raises(UserError, match="has 3 scenes, 500 are needed"):
         open_split(data, "val", at_least=500)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("dataset_info.json", 0.0),
+        ("shapes-train.array_record-00000-of-00001", 0.0),
+        ("shapes-train.array_record-00000-of-00001", 0.5),
+    ],
+)
+def test_a_data_set_whose_files_are_gone_or_cut_short_is_named(data, tmp_path, name, kept):
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    (file,) = copy.rglob(name)
+    content = file.read_bytes()
+    file.unlink()
+    if kept:
+        file.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match="the data set is damaged"):
+        open_split(copy, "train")
 
 
 def test_a_damaged_manifest_is_named(tmp_path):

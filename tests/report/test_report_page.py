@@ -110,6 +110,12 @@ def test_a_scene_shows_its_path_with_every_vertex_in_percent_of_the_image():
     assert "IoU 0.50 → <b>0.75</b>" in card and "+0.25" in card
 
 
+def test_every_mask_says_what_it_is_to_those_who_cannot_see_it():
+    card = scene_card(scene())
+    for name in ("coarse mask", "refined mask", "true mask"):
+        assert f'alt="{name} over the photo"' in card
+
+
 def test_an_empty_path_and_a_missing_refinement_are_said():
     nothing = np.zeros((8, 12), bool)
     card = scene_card(

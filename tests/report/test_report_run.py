@@ -63,6 +63,13 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         write_run_report(tmp_path)
 
 
+@pytest.mark.parametrize("summary", [{"rl": 3}, {"sft": None}, {"baselines": [0.5]}])
+def test_a_summary_of_another_form_is_named(tmp_path, summary):
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"summary\.json: '(rl|sft|baselines)' is not an object"):
+        report_of_run(tmp_path)
+
+
 def test_a_gallery_survives_the_disk(tmp_path):
     truth = np.zeros((6, 9), bool)
     truth[2:4, 3:7] = True
