@@ -1,4 +1,4 @@
-"""The commands that carry weights in and out: `moonseg import`, `moonseg export`, `moonseg bench import`."""
+"""The commands that carry weights in and out: `moonseg import` and `moonseg export`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Import:
         Raises:
           UserError: A file cannot be read or does not fit, or the folder exists.
         """
+        _require_folder_of(self.json)
         from moonseg_jax.convert.importing import import_checkpoint
         from moonseg_jax.convert.problems import TensorsDoNotFit
 
@@ -92,6 +93,14 @@ class Export:
         for why in report.not_written:
             print(f"not written: {why}")
         print(f"{report.tensors} tensors and {report.refiner_tensors} of the refiner, written to {self.out}")
+
+
+def _require_folder_of(file: str | None) -> None:
+    """Refuses a file in a folder that does not exist, before minutes of work go into it."""
+    from etils import epath
+
+    if file is not None and not epath.Path(file).parent.is_dir():
+        raise UserError(f"--json {file}: there is no folder {epath.Path(file).parent}; make it first")
 
 
 def _write_json(file: str | None, content: dict[str, object]) -> None:

@@ -50,6 +50,8 @@ REFINER_FIELDS = {
     "norm_groups": "norm_groups",
 }  # fmt: skip
 """Official field → ours."""
+MAY_BE_ZERO = ("overlap_margin", "dense_layers")
+"""Our fields that sizes of 0 make sense for."""
 TAU_GELU = {"tanh": "tanh", "exact": "exact", "erf": "exact", "none": "exact"}
 """What official code calls the GELU of tau attention → ours."""
 
@@ -165,13 +167,16 @@ def _section(fields: Fields, name: str) -> Fields:
 
 
 def _renamed(section: Fields, names: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Our fields that a section sets; sizes must be whole numbers."""
+    """Our fields that a section sets; sizes must be whole numbers, and positive."""
     found = {ours: section[official] for official, ours in names.items() if section.get(official) is not None}
     for official, ours in names.items():
         value = found.get(ours)
         wanted = (int, float) if ours == "rope_theta" else str if ours == "coord_top" else int
         if ours in found and (isinstance(value, bool) or not isinstance(value, wanted)):
             raise UserError(f"config.json: {where}.{official} is {value!r}, not a number this model can use")
+        least = 0 if ours in MAY_BE_ZERO else 1
+        if isinstance(value, int | float) and value < least:
+            raise UserError(f"config.json: {where}.{official} is {value!r}; it must be at least {least}")
     return found
 
 
@@ -199,7 +204,7 @@ def _region(section: Fields, full: RegionConfig) -> RegionConfig:
     fields = _renamed(section, REGION_FIELDS, "region")
     outputs = section.get("size_out_dim")
     if outputs is not None:
-        if not isinstance(outputs, int) or outputs % 2:
+        if not isinstance(outputs, int) or outputs % 2 or outputs < 1:
             raise UserError(f"config.json: region.size_out_dim is {outputs!r}; it must be even: widths, then heights")
         fields["size_bins"] = outputs // 2
     if fields.get("coord_top", "bins") not in ("bins", "bins-1"):
@@ -211,9 +216,22 @@ def _refiner(section: Fields, full: RefinerHeadConfig, iterations: int | None) -
     fields = _renamed(section, REFINER_FIELDS, "refiner")
     embed = fields.get("embed", full.embed)
     widths = section.get("mask_encoder_widths") or (embed // 16, embed // 8, embed // 4)
-    return dataclasses.replace(
+    refiner = dataclasses.replace(
         full, **fields, mask_encoder_widths=tuple(widths), iterations=iterations or full.iterations
     )
+    channels, full_groups = (*refiner.mask_encoder_widths, embed), refiner.norm_groups
+    groups = (1, full_groups // 4, full_groups // 2, full_groups)
+    if len(channels) != len(groups) or any(width < 1 or width % count for width, count in zip(channels, groups)):
+        raise UserError(
+            f"config.json: refiner.embed_dim {embed} gives the mask encoder {channels} channels, which do not divide "
+            f"into {groups} norm groups; set refiner.norm_groups or refiner.mask_encoder_widths"
+        )
+    # An eighth of the channels is left after upsampling, and four heads look at them.
+    if embed % refiner.heads or embed % 32:
+        raise UserError(
+            f"config.json: refiner.embed_dim is {embed}; it must be a multiple of num_heads ({refiner.heads}) and of 32"
+        )
+    return refiner
 
 
 def _paths(fields: Fields, full: PathConfig, vision: VisionConfig, text: TextConfig) -> PathConfig:
@@ -226,6 +244,9 @@ def _paths(fields: Fields, full: PathConfig, vision: VisionConfig, text: TextCon
         own = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
         return dataclasses.replace(full, **own)
     tokens = _section(fields, "tokens")
+    for name, token in tokens.items():
+        if isinstance(token, bool) or not isinstance(token, int):
+            raise UserError(f"config.json: tokens.{name} is {token!r}; it must be the id of a token")
     # At least one token each, so that a context too short for the image is refused by the config itself.
     room = max(2, text.context - 1 - vision.grid**2)
     prompt = full.max_prompt_tokens

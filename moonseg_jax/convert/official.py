@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from moonseg_jax.convert.names import Naming
+from moonseg_jax.convert.problems import STORAGE
 from moonseg_jax.convert.reading import TensorSource
 from moonseg_jax.errors import UserError
 
@@ -118,11 +119,14 @@ class OfficialTensors:
             scales = name.removesuffix(end) + replacement
             if name.endswith(end) and scales in stored_of:
                 expected = self._source.entries[stored_of[name]].shape[:-1]
-                found = self._source.entries[stored_of[scales]].shape
-                if found != expected:
+                found = self._source.entries[stored_of[scales]]
+                if found.shape != expected:
                     raise UserError(
-                        f"{self.where}: {scales} has shape {found}, expected {expected}: one scale per expert and row"
+                        f"{self.where}: {scales} has shape {found.shape}, expected {expected}: one scale per expert "
+                        "and row"
                     )
+                if found.dtype not in STORAGE:
+                    raise UserError(f"{self.where}: {scales} is {found.dtype}; scales are float32")
                 return scales
         return None
 

@@ -109,16 +109,28 @@ class TorchFile:
             raise UserError(f"{path} cannot be read as a PyTorch state dict ({reason})") from error
         if isinstance(state, dict) and isinstance(state.get("head"), dict):
             state = state["head"]
-        if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+        ):
             raise UserError(f"{path} holds no state dict: names with tensors, or those under the key `head`")
         self._state: dict[str, Any] = state
-        empty = {name: self._to_numpy(tensor.new_empty(0)) for name, tensor in state.items()}
-        self.entries = {name: _TorchInfo(empty[name].dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+        self.entries = {
+            name: _TorchInfo(self._dtype(name, tensor, path), tuple(tensor.shape)) for name, tensor in state.items()
+        }
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Shaped[np.ndarray, "..."]:
         """One tensor; its pages are touched only here."""
         tensor = self._state[name]
         return self._to_numpy(tensor if rows is None else tensor[rows[0] : rows[1]])
+
+    def _dtype(self, name: str, tensor: Any, path: epath.Path) -> np.dtype:
+        try:
+            return self._to_numpy(tensor.new_empty(0)).dtype
+        except (TypeError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: {name} is a {tensor.layout} tensor of {tensor.dtype}, which cannot be read; known are dense "
+                "tensors of float32, bfloat16, float16, and FP8 (float8_e4m3fn) with scales"
+            ) from error
 
     @staticmethod
     def _to_numpy(tensor: Any) -> np.ndarray:

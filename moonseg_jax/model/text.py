@@ -36,7 +36,8 @@ def empty_cache(config: TextConfig, rows: int, slots: int, dtype: jnp.dtype = jn
     """A zero cache for `rows` sequences of up to `slots` own tokens."""
 
     def zeros(layers: int) -> Cache:
-        shape = (layers, rows, slots, config.heads, config.head_width)
+        # A stack without layers never runs, but its body is traced, and writes to the cache of one layer.
+        shape = (max(layers, 1), rows, slots, config.heads, config.head_width)
         return Cache(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype))
 
     return DecoderCache(dense=zeros(config.dense_layers), routed=zeros(config.layers - config.dense_layers))

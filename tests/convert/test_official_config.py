@@ -56,6 +56,12 @@ def test_a_fixtures_config_gives_its_sizes():
         ({"vision": 3}, r"vision must be an object"),
         ({"region": {"decoder_arch": "mlp"}}, r"decoder_arch must be linear"),
         ({"paths": {"colour": 1}}, r"unknown fields: colour"),
+        ({"text": {"moe": {"experts_per_token": 0}}}, r"text\.moe\.experts_per_token is 0; it must be at least 1"),
+        ({"text": {"ff_dim": -3}}, r"text\.ff_dim is -3"),
+        ({"region": {"size_out_dim": 0}}, r"size_out_dim is 0"),
+        ({"tokens": {"coord": "five"}}, r"tokens\.coord is 'five'"),
+        ({"refiner": {"embed_dim": 48}}, r"embed_dim 48 gives the mask encoder \(3, 6, 12, 48\) channels"),
+        ({"refiner": {"num_heads": 7}}, r"embed_dim is 256; it must be a multiple of num_heads \(7\)"),
     ],
 )
 def test_unusable_fields_are_named(fields, said):

@@ -300,3 +300,21 @@ def test_torch_files_are_read_and_nothing_but_tensors_is_unpickled(tmp_path, md3
     (tmp_path / "cut.pt").write_bytes((tmp_path / "model.pt").read_bytes()[:5000])
     with pytest.raises(UserError, match="cannot be read as a PyTorch state dict"):
         import_policy(tmp_path / "cut.pt", TOY)
+
+
+def test_torch_tensors_that_numpy_cannot_hold_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.zeros(2).to(torch.float8_e5m2), torch.zeros(2).to_sparse()):
+        torch.save({"text_model.lm_head.ln.bias": tensor}, tmp_path / "model.pt")
+        with pytest.raises(UserError, match=r"text_model\.lm_head\.ln\.bias is a torch\.\w+ tensor of torch\.float"):
+            open_source(local_path(tmp_path / "model.pt"))
+    torch.save({1: torch.zeros(1)}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        open_source(local_path(tmp_path / "model.pt"))
+
+
+def test_scales_of_another_type_are_refused(tmp_path, md3):
+    stored, _ = official_checkpoints.with_quantised_experts(md3)
+    name = "text_model.transformer.h.1.moe_quant.up_scale"
+    with pytest.raises(UserError, match=rf"{name} is int32; scales are float32"):
+        imported(tmp_path, stored | {name: stored[name].astype(np.int32)})

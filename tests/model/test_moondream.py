@@ -12,7 +12,7 @@ from tiny_models import QUICK, micro, micro_params
 from moonseg_jax.config import moondream3, small, tiny
 from moonseg_jax.model import moe
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.model.text import empty_cache
+from moonseg_jax.model.text import TextDecoder, empty_cache
 
 CONFIG = micro()
 MODEL = Moondream(CONFIG)
@@ -69,6 +69,25 @@ def test_cached_decoding_equals_full_pass():
         np.testing.assert_allclose(hidden[:, 0], full[:, step], atol=2e-5)
     replayed, _, _ = complete(image, prompt, token_ids, values, replay=experts)
     np.testing.assert_allclose(replayed, full, atol=1e-6)
+
+
+@pytest.mark.parametrize("dense_layers", [0, 2])
+def test_cached_decoding_needs_only_one_kind_of_block(dense_layers):
+    config = dataclasses.replace(CONFIG.text, layers=2, dense_layers=dense_layers)
+    decoder = TextDecoder(config)
+    x_NTD = np.random.default_rng(0).normal(size=(1, 3, config.width)).astype(np.float32)
+    positions_NT = np.arange(3)[None]
+    causal = np.tril(np.ones((3, 3), bool))
+    variables = decoder.init(jax.random.key(0), x_NTD, positions_NT, mask=causal)
+    full, *_ = decoder.apply(variables, x_NTD, positions_NT, mask=causal)
+    cache = empty_cache(config, 1, 3)
+    for step in range(3):
+        one = slice(step, step + 1)
+        mask = np.arange(3)[None] <= step
+        hidden, _, cache, _ = decoder.apply(
+            variables, x_NTD[:, one], positions_NT[:, one], mask=mask, cache=cache, index=step
+        )  # fmt: skip
+        np.testing.assert_allclose(hidden[:, 0], full[:, step], atol=1e-5)
 
 
 def test_replay_uses_the_given_experts():

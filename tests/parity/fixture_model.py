@@ -13,6 +13,7 @@ from etils import epath
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.convert.config import model_config, read_config, refiner_encoder_config
 from moonseg_jax.convert.moondream import import_policy, import_refiner, import_vision
+from moonseg_jax.convert.official import OfficialTensors
 from moonseg_jax.convert.safetensors_file import SafetensorsFile, SafetensorsWriter
 
 UP = (".mlp.experts.weight", ".mlp.fc1.weight")
@@ -63,12 +64,14 @@ def write_fp8(source: pathlib.Path, target: pathlib.Path) -> dict[str, np.ndarra
     """Writes the FP8 form of a checkpoint: experts as float8 with one scale per expert and output row.
 
     Returns:
-      All its tensors, by name.
+      All its tensors, by clean name.
     """
-    stored = SafetensorsFile(epath.Path(source))
+    stored = OfficialTensors(SafetensorsFile(epath.Path(source)), str(source))
     tensors: dict[str, np.ndarray] = {}
     for name in stored.entries:
         tensors[name] = stored.read(name)
+        if stored.entries[name].scales is not None:
+            continue  # Values that went through FP8 already.
         for ends, kind in ((UP, "up"), (DOWN, "down")):
             if tensors[name].ndim == 3 and name.endswith(ends):
                 block = name.removesuffix(next(end for end in ends if name.endswith(end)))
@@ -84,4 +87,6 @@ def quantise(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """FP8 values and scales [expert, row] of bfloat16 experts; the largest value of a row becomes the largest FP8."""
     weights = weights.astype(ml_dtypes.bfloat16).astype(np.float32)
     scales = np.abs(weights).max(axis=-1) / np.float32(ml_dtypes.finfo(FP8).max)
+    # A row of zeros takes any scale.
+    scales = np.where(scales == 0, np.float32(1), scales)
     return (weights / scales[..., None]).astype(FP8), scales

@@ -130,8 +130,13 @@ def text(fixture: Fixture, image: np.ndarray) -> Arrays:
 
 
 def layers(config: ModelConfig, seen: Any) -> Arrays:
-    """Hidden rows after every block, the parts of the first of either kind, and what the routers said."""
+    """Hidden rows after every block, the parts of the first of either kind, and what the routers said.
+
+    Nothing where there are no routed blocks.
+    """
     dense, routed, first = seen["dense"], seen["routed"], config.text.dense_layers
+    if first == config.text.layers:
+        return {}
     blocks = [stack["__call__"][0][0][0][:, 0, ::ROW_STRIDE] for stack in (dense, routed)]
     router = routed["moe"]["router"]["__call__"][0]
     mixed, chosen = routed["moe"]["__call__"][0]
@@ -253,8 +258,10 @@ def region(fixture: Fixture) -> Arrays:
 
 
 def quantised(fixture: Fixture, image: np.ndarray) -> Arrays:
-    """Logits at the end of the prompt with experts from an FP8 checkpoint."""
+    """Logits at the end of the prompt with experts from an FP8 checkpoint; nothing where there are no experts."""
     params, prefix = fixture.fp8_params, fixture.config.prefix_tokens
+    if fixture.config.text.dense_layers == fixture.config.text.layers:
+        return {}
     embedded = embed_sequence(fixture, image, fixture.inputs["text/prompt_ids"])
     hidden, _ = run_with_layers(fixture.config, params, embedded, prefix)
     return {
