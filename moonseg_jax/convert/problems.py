@@ -96,8 +96,8 @@ def refuse(problems: Problems, where: str) -> None:
         lines = problems.lines()
         listed = "\n  ".join(lines)
         raise TensorsDoNotFit(
-            f"{where} does not fit the model (other sizes? then name their config.json with --config); tensors that are "
-            f"wrong: {len(lines)}\n  {listed}",
+            f"{where} does not fit the model (other sizes? then name their config.json with --config); wrong "
+            f"tensors: {len(lines)}\n  {listed}",
             problems.as_json(),
         )
 
