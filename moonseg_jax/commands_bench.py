@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from moonseg_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchImport:
@@ -52,16 +54,26 @@ class BenchExperts:
     """Token counts; 730 is an image."""
     repeats: int = 5
     """The fastest of so many calls counts."""
+    tpu: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None
+    """Instead of measuring here, let the TPU compiler count FLOPs for a topology such as v5e:2x2; needs jax[tpu]."""
 
     def run(self) -> None:
         """Measures and prints the figures as JSON, a line for every token count.
 
         Raises:
-          UserError: A token count below 1.
+          UserError: A token count below 1, or no TPU compiler.
         """
-        from moonseg_jax.bench.experts import bench_experts
+        if min(self.tokens, default=0) < 1:
+            raise UserError("--tokens: counts of tokens are 1 or more")
+        if self.tpu is None:
+            from moonseg_jax.bench.experts import bench_experts
 
-        for figures in bench_experts(self.tokens, repeats=self.repeats):
+            lines = bench_experts(self.tokens, repeats=self.repeats)
+        else:
+            from moonseg_jax.bench.experts_on_tpu import count_on_tpu
+
+            lines = count_on_tpu(self.tokens, self.tpu)
+        for figures in lines:
             print(json.dumps(figures))
 
 

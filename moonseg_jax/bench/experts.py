@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from moonseg_jax.config import TextConfig, moondream3
-from moonseg_jax.errors import UserError
 from moonseg_jax.model.moe import gated, grouped_experts, grouped_rows, ragged_experts
 
 PRODUCTS = {"grouped": grouped_experts, "ragged": ragged_experts}
@@ -24,19 +23,14 @@ def bench_experts(tokens: Sequence[int], text: TextConfig | None = None, repeats
     reads as many weights where there are few rows and reuses them where there are many.
 
     Args:
-      tokens: token counts to measure.
+      tokens: token counts to measure, 1 or more.
       text: sizes; the full model's by default (1.6 GiB of float32 weights).
       repeats: the fastest of so many calls counts.
 
     Returns:
       For every token count: assignments, rows computed by the grouped product per assignment (its FLOPs over the
       ideal), seconds of all sides, and each product's seconds over the dense ones.
-
-    Raises:
-      UserError: a token count below 1.
     """
-    if min(tokens, default=0) < 1:
-        raise UserError("--tokens: counts of tokens are 1 or more")
     text = text or moondream3().text
     key = jax.random.key(0)
     up = jax.random.normal(key, (text.experts, text.width, 2 * text.expert_width)) * text.width**-0.5
