@@ -72,6 +72,8 @@ class Export:
     """Folder to create; it appears when it is complete."""
     refiner: bool = False
     """Also write the refinement head: refiner.safetensors, and refiner.pt where PyTorch is installed."""
+    refiner_from: OptionalName = None
+    """Folder of the refiner, such as RUN/last of its stage; the checkpoint itself by default."""
     dtype: Literal["keep", "bfloat16", "float32"] = "keep"
     """Storage type of all tensors."""
     max_shard: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "5GiB"
@@ -86,9 +88,10 @@ class Export:
         from moonseg_jax.convert.names import Naming
         from moonseg_jax.convert.pytorch import export_checkpoint, parse_size
 
+        refiner = self.refiner or self.refiner_from is not None
         report = export_checkpoint(
-            self.checkpoint, self.out, naming=Naming(self.format), refiner=self.refiner, dtype=self.dtype,
-            max_shard=parse_size(self.max_shard),
+            self.checkpoint, self.out, naming=Naming(self.format), refiner=refiner, refiner_from=self.refiner_from,
+            dtype=self.dtype, max_shard=parse_size(self.max_shard),
         )  # fmt: skip
         for why in report.not_written:
             print(f"not written: {why}")

@@ -82,6 +82,7 @@ def export_checkpoint(
     *,
     naming: Naming,
     refiner: bool = False,
+    refiner_from: epath.PathLike | None = None,
     dtype: Keep = "keep",
     max_shard: int = 5 << 30,
 ) -> ExportReport:
@@ -92,6 +93,7 @@ def export_checkpoint(
       out: folder to create; it appears when it is complete.
       naming: of the policy's tensors.
       refiner: also write the refinement head, as safetensors and, where PyTorch is installed, as `.pt`.
+      refiner_from: folder that holds it; the checkpoint itself by default.
       dtype: `keep`, or one type for all tensors.
       max_shard: bytes; a shard holds more only if a single tensor does.
 
@@ -101,11 +103,17 @@ def export_checkpoint(
     source = epath.Path(checkpoint)
     config = load_model_config(LocalPath(source))
     policy = open_policy(source)
-    head = source / f"{REFINER}.safetensors"
+    head_folder = epath.Path(refiner_from) if refiner_from is not None else source
+    head = head_folder / f"{REFINER}.safetensors"
     if policy is None and not refiner:
         raise UserError(f"{source} holds no policy; --refiner exports a refiner alone")
     if refiner and not head.is_file():
-        raise UserError(f"{source} holds no refiner ({head.name} is missing); leave out --refiner")
+        raise UserError(
+            f"{head_folder} holds no refiner ({head.name} is missing); name its folder with --refiner-from, or leave "
+            "out --refiner"
+        )
+    if refiner and refiner_from is not None:
+        _refuse_other_sizes(head_folder, config)
     left_out: list[str] = []
     plan: list[Announced] = []
     refiner_plan: list[Announced] = []
@@ -125,6 +133,16 @@ def export_checkpoint(
         files=files, tensors=len(plan), bytes=sum(tensor.size for tensor in plan), refiner_tensors=len(refiner_plan),
         not_written=tuple(left_out),
     )  # fmt: skip
+
+
+def _refuse_other_sizes(head_folder: epath.Path, config: ModelConfig) -> None:
+    """Refuses a refiner that was trained on the features of another model."""
+    own = load_model_config(LocalPath(head_folder))
+    if (own.refiner, own.vision) != (config.refiner, config.vision):
+        raise UserError(
+            f"--refiner-from {head_folder}: its refiner goes with other sizes ({own.name}) than this policy's "
+            f"({config.name})"
+        )
 
 
 def official_tensors(

@@ -25,6 +25,7 @@ from moonseg_jax.convert.pytorch import export_checkpoint, parse_size
 from moonseg_jax.convert.shapes import policy_shapes
 from moonseg_jax.errors import UserError
 from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.predict import shipped
 from moonseg_jax.sharding import make_mesh, replicated
 from moonseg_jax.weights import POLICY, load_model_config, save_weights
 
@@ -246,6 +247,23 @@ def test_sizes_are_read_with_their_units(text, size):
 def test_other_sizes_are_refused(text):
     with pytest.raises(UserError, match="--max-shard"):
         parse_size(text)
+
+
+def test_policy_and_refiner_of_different_stages_leave_together(checkpoint, tmp_path):
+    """Training writes them into runs of their own; PyTorch wants one folder."""
+    report = export_checkpoint(
+        shipped("rl"), tmp_path / "out", naming=Naming.HF, refiner=True, refiner_from=shipped("refiner")
+    )
+    assert {"model-00001-of-00001.safetensors", "refiner.safetensors", "tokenizer.json"} <= set(report.files)
+    again = import_checkpoint(
+        tmp_path / "out", tmp_path / "checkpoint", refiner=tmp_path / "out" / "refiner.safetensors"
+    )
+    assert again.tokenizer and again.refiner_parameters > 500_000
+    assert load_file(tmp_path / "checkpoint" / "refiner.safetensors").keys() == (
+        load_file(shipped("refiner") / "refiner.safetensors").keys()
+    )
+    with pytest.raises(UserError, match="goes with other sizes"):
+        export_checkpoint(checkpoint, tmp_path / "no", naming=Naming.HF, refiner=True, refiner_from=shipped("refiner"))
 
 
 def test_torch_refiner_file_holds_the_official_state_dict(tmp_path):
