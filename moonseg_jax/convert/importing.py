@@ -23,6 +23,7 @@ from moonseg_jax.convert.problems import refuse_not_finite
 from moonseg_jax.convert.reading import local_path, open_source
 from moonseg_jax.convert.safetensors_file import SafetensorsWriter
 from moonseg_jax.errors import UserError
+from moonseg_jax.paths.vocabulary import embedded_tokenizer
 from moonseg_jax.weights import MODEL_FILE, REFINER
 
 TOKENIZER = "tokenizer.json"
@@ -88,6 +89,7 @@ def import_checkpoint(
     vocabulary = epath.Path(tokenizer) if tokenizer is not None else beside if beside.is_file() else None
     if vocabulary is not None:
         check_tokenizer(vocabulary, model)
+    if vocabulary is not None and vocabulary.read_text() != embedded_tokenizer(model.paths.tokenizer):
         model = dataclasses.replace(model, paths=dataclasses.replace(model.paths, tokenizer=TOKENIZER))
     head = None
     if refiner is not None:
