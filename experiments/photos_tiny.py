@@ -41,8 +41,8 @@ def crops() -> int:
 def sft() -> SftConfig:
     """No curriculum: what is learned by heart needs no grounding first."""
     return SftConfig(
-        model=model(), data=DATA, eval_split=SPLIT, steps=900, images_per_batch=8, phrases_per_image=2,
-        crops=crops(), average_decay=0.98, eval_every=300, eval_scenes=24, checkpoint_every=300,
+        model=model(), data=DATA, eval_split=SPLIT, steps=400, images_per_batch=8, phrases_per_image=2,
+        crops=crops(), average_decay=0.98, eval_every=200, eval_scenes=24, checkpoint_every=200,
         optimizer=OptimizerConfig(name="muon", learning_rate=5e-3, adam_learning_rate=4e-3, warmup_steps=50),
     )  # fmt: skip
 

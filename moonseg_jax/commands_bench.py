@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,13 +69,13 @@ class BenchExperts:
         if self.tpu is None:
             from moonseg_jax.bench.experts import bench_experts
 
-            lines = bench_experts(self.tokens, repeats=self.repeats)
+            lines: Iterable[object] = bench_experts(self.tokens, repeats=self.repeats)
         else:
             from moonseg_jax.bench.experts_on_tpu import count_on_tpu
 
             lines = count_on_tpu(self.tokens, self.tpu)
         for figures in lines:
-            print(json.dumps(figures))
+            print(json.dumps(figures), flush=True)
 
 
 BenchAction = (

@@ -10,11 +10,11 @@ from moonseg_jax.errors import UserError
 
 
 def test_routed_experts_are_timed_beside_dense_products():
-    figures = bench_experts([1, 40], micro(experts=16).text, repeats=1)
+    figures = list(bench_experts([1, 40], micro(experts=16).text, repeats=1))
     assert [row["assignments"] for row in figures] == [2, 80]
     assert [row["grouped_rows_per_assignment"] for row in figures] == [1.0, 1.75]
     for row in figures:
-        assert row["dense_seconds"] > 0 and row["grouped_over_dense"] > 0 and row["ragged_over_dense"] > 0
+        assert row["dense_seconds"] > 0 and row["grouped_over_dense"] > 0
 
 
 def test_a_preset_compiles_from_shapes_alone():
