@@ -110,6 +110,7 @@ class PathConfig:
     tokenizer: str
     """`embedded:tiny` or `embedded:small` (shipped with the package), or the path of a `tokenizers` JSON file."""
     grammar: Literal["polygon", "full"] = "polygon"
+    """What may be written: absolute `M`, `L`, `Z`; or all that the official decoder can mean, curves included."""
     coordinate_step: int = 1
     """Only every n-th integer of the 960-unit box is used; a divisor of 960."""
     max_prompt_tokens: int

@@ -16,7 +16,9 @@ from moonseg_jax.config import ModelConfig
 from moonseg_jax.errors import UserError
 from moonseg_jax.model.initial import draw_parameters
 from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.paths.full_grammar import full_grammar
 from moonseg_jax.paths.grammar import Grammar, polygon_grammar
+from moonseg_jax.paths.pen import CurveTables
 from moonseg_jax.paths.vocabulary import TokenTables, Vocabulary
 from moonseg_jax.weights import POLICY, load_model_config, load_weights
 
@@ -33,19 +35,25 @@ class Policy:
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Policy:
-        """Builds vocabulary, grammar and modules.
+        """Builds vocabulary, grammar and modules; only the `full` grammar reads curves.
 
         Raises:
-          UserError: the tokenizer does not fit the model.
+          UserError: the tokenizer does not fit the model, or there is no such grammar.
         """
-        if config.paths.grammar != "polygon":
-            raise UserError("paths.grammar: only 'polygon' can be sampled so far")
         vocabulary = Vocabulary.from_config(config.paths)
         size = config.text.vocabulary
-        return cls(
-            config, Moondream(config), vocabulary, polygon_grammar(vocabulary, config.paths, size),
-            vocabulary.tables(size),
-        )  # fmt: skip
+        grammar: Grammar
+        tables: TokenTables
+        match config.paths.grammar:
+            case "polygon":
+                grammar = polygon_grammar(vocabulary, config.paths, size)
+                tables = vocabulary.tables(size)
+            case "full":
+                grammar = full_grammar(vocabulary, config.paths, size)
+                tables = CurveTables.from_vocabulary(vocabulary, size)
+            case unknown:
+                raise UserError(f"paths.grammar is {unknown!r}: name 'polygon' or 'full'")
+        return cls(config, Moondream(config), vocabulary, grammar, tables)
 
     def shapes(self) -> Any:
         """Shapes of the parameters, without allocating them."""

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from moonseg_jax.config import PATH_UNITS, PathConfig, RegionConfig
+from moonseg_jax.config import PathConfig, RegionConfig
 from moonseg_jax.paths.boxes import coordinate_from_bin, size_from_bin
+from moonseg_jax.paths.closing import closed_edges
+from moonseg_jax.paths.flatten_on_device import edges_from_curves
+from moonseg_jax.paths.pen import CurveTables
 from moonseg_jax.paths.vocabulary import COMMANDS, TokenTables
 from moonseg_jax.types import EdgeBatch
 
@@ -48,21 +51,23 @@ def edges_from_tokens(
     tables: TokenTables,
     max_edges: int | None = None,
 ) -> EdgeBatch:
-    """Edges of the polygons that completions draw, in units of the image.
+    """Edges of what completions draw, in units of the image.
 
-    Reads absolute `M`, `L`, `Z` with explicit or implicit line-tos. A number and the number right after it
-    are a vertex, counted from the last letter; an odd last number is dropped. Every vertex has one edge, to
-    the next vertex of its subpath or, from the last one, back to the first, so open subpaths are closed. A
-    point is `cx - w/2 + number/960 w`: the box is not clipped for this. A vertex before the first `M` breaks
-    the whole path, which then has no edges.
+    `CurveTables` are read as `flatten_on_device.edges_from_curves` does. Other tables mean polygons: absolute `M`,
+    `L`, `Z` with explicit or implicit line-tos. A number and the number right after it are a vertex, counted from
+    the last letter; an odd last number is dropped. Every vertex has one edge, to the next vertex of its subpath or,
+    from the last one, back to the first, so open subpaths are closed. A point is `cx - w/2 + number/960 w`: the box
+    is not clipped for this. A vertex before the first `M` breaks the whole path, which then has no edges.
 
     Args:
       token_ids: completions.
       lengths: tokens of each that count.
       box: `cx, cy, w, h` of each, see `box_from_tokens`.
-      tables: what tokens mean.
-      max_edges: E, default T // 2, which no completion exceeds.
+      tables: what tokens mean, and how much of the dialect is read.
+      max_edges: E, default T // 2, which no completion of polygons exceeds; see `edges_from_curves` for others.
     """
+    if isinstance(tables, CurveTables):
+        return edges_from_curves(token_ids, lengths, box, tables, max_edges).edges
     edges = max_edges or token_ids.shape[1] // 2
     within = jnp.arange(token_ids.shape[1]) < lengths[:, None]
     values = jnp.where(within, tables.values[token_ids], -1)
@@ -76,10 +81,7 @@ def edges_from_tokens(
     numbers = jax.vmap(lambda at, value: jnp.zeros((edges, 2)).at[at].set(value, mode="drop"))(slot, numbers)
     subpath = jax.vmap(lambda at, value: jnp.full(edges, -1).at[at].set(value, mode="drop"))(slot, subpath)
     valid = jnp.arange(edges) < is_vertex.sum(axis=1, keepdims=True)
-    start = box[:, None, :2] - box[:, None, 2:] / 2 + numbers / PATH_UNITS * box[:, None, 2:]
-    end = jnp.take_along_axis(start, _next_vertex(subpath)[..., None], axis=1)
-    points = jnp.where(valid[..., None, None], jnp.stack([start, end], axis=2), 0.0)
-    return EdgeBatch(points=points, valid=valid, subpath=jnp.maximum(subpath, 0))
+    return closed_edges(numbers, subpath, valid, box)
 
 
 def _vertices(
@@ -92,12 +94,3 @@ def _vertices(
     is_second = is_number & ((count - count_at_command) % 2 == 0)
     before = jnp.pad(values, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     return is_second & (before >= 0), jnp.stack([before, values], axis=-1).astype(jnp.float32)
-
-
-def _next_vertex(subpath: Int[Array, "N E"]) -> Int[Array, "N E"]:
-    """Index of the vertex an edge ends at: the next one, or the subpath's first from its last."""
-    index = jnp.arange(subpath.shape[1])
-    is_first = jnp.pad(subpath[:, 1:] != subpath[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    is_last = jnp.pad(subpath[:, 1:] != subpath[:, :-1], ((0, 0), (0, 1)), constant_values=True)
-    first = jax.lax.cummax(jnp.where(is_first, index, 0), axis=1)
-    return jnp.where(is_last, first, index + 1)

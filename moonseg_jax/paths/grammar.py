@@ -7,7 +7,8 @@ moves on classes. One automaton masks sampling and learning, so that both see th
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import flax.struct
 import jax
@@ -36,6 +37,8 @@ class TokenClass(enum.IntEnum):
 
 ILLEGAL = -1
 """Entry of the transition table where a class may not follow a state."""
+
+Class = TypeVar("Class", bound=enum.IntEnum)
 
 Transitions = Mapping[str, Mapping[TokenClass, str]]
 """State → class → next state, by name; the first state is the initial one."""
@@ -150,16 +153,47 @@ def polygon_grammar(
     transitions = {state: dict(moves) for state, moves in (EXPLICIT_LINES if explicit else IMPLICIT_LINES).items()}
     if allow_no_target:
         transitions["centre x"][TokenClass.END] = "ended"
-    states = list(transitions)
-    next_state = np.full((len(states), len(TokenClass)), ILLEGAL, np.int32)
+    members = {
+        TokenClass.COORDINATE: [paths.coord_token],
+        TokenClass.SIZE: [paths.size_token],
+        TokenClass.MOVE: [vocabulary.command_ids["M"]],
+        TokenClass.LINE: [vocabulary.command_ids["L"]],
+        TokenClass.CLOSE: [vocabulary.command_ids["Z"]],
+        TokenClass.NUMBER: vocabulary.integer_ids.tolist(),
+        TokenClass.END: [paths.eos],
+    }
+    return grammar_from_transitions(transitions, members, TokenClass.OTHER, vocabulary, vocabulary_size)
+
+
+def grammar_from_transitions(
+    transitions: Mapping[str, Mapping[Class, str]],
+    members: Mapping[Class, Sequence[int]],
+    other: Class,
+    vocabulary: Vocabulary,
+    vocabulary_size: int,
+) -> Grammar:
+    """Tables of an automaton.
+
+    Args:
+      transitions: state → class → next state, by name; the first state is the initial one, and one is `ended`.
+      members: the tokens of every class; those of no class are never allowed.
+      other: the class of tokens that are in no class.
+      vocabulary: named in errors.
+      vocabulary_size: the model's `text.vocabulary`.
+
+    Raises:
+      UserError: a token lies beyond the model's vocabulary.
+    """
+    number_of_state = {state: number for number, state in enumerate(transitions)}
+    next_state = np.full((len(transitions), len(type(other))), ILLEGAL, np.int32)
     for state, moves in transitions.items():
         for token_class, following in moves.items():
-            next_state[states.index(state), token_class] = states.index(following)
-    ended = states.index("ended")
+            next_state[number_of_state[state], token_class] = number_of_state[following]
+    ended = number_of_state["ended"]
     return Grammar(
         next_state=jnp.asarray(next_state),
         tokens_to_end=jnp.asarray(_tokens_to_end(next_state, ended)),
-        class_of_token=jnp.asarray(_class_of_token(vocabulary, paths, vocabulary_size)),
+        class_of_token=jnp.asarray(_class_of_token(members, other, vocabulary, vocabulary_size)),
         initial=0,
         ended=ended,
     )
@@ -176,22 +210,16 @@ def _tokens_to_end(next_state: np.ndarray, ended: int) -> np.ndarray:
     return distance
 
 
-def _class_of_token(vocabulary: Vocabulary, paths: PathConfig, vocabulary_size: int) -> np.ndarray:
-    members = {
-        TokenClass.COORDINATE: [paths.coord_token],
-        TokenClass.SIZE: [paths.size_token],
-        TokenClass.MOVE: [vocabulary.command_ids["M"]],
-        TokenClass.LINE: [vocabulary.command_ids["L"]],
-        TokenClass.CLOSE: [vocabulary.command_ids["Z"]],
-        TokenClass.NUMBER: vocabulary.integer_ids.tolist(),
-        TokenClass.END: [paths.eos],
-    }
-    classes = np.full(vocabulary_size, TokenClass.OTHER, np.int32)
+def _class_of_token(
+    members: Mapping[Class, Sequence[int]], other: Class, vocabulary: Vocabulary, vocabulary_size: int
+) -> np.ndarray:
+    classes = np.full(vocabulary_size, other, np.int32)
     for token_class, tokens in members.items():
-        if max(tokens) >= vocabulary_size:
+        beyond = [token for token in tokens if token >= vocabulary_size]
+        if beyond:
             raise UserError(
-                f"text.vocabulary is {vocabulary_size}, but the grammar needs token {max(tokens)} "
+                f"text.vocabulary is {vocabulary_size}, but the grammar needs token {max(beyond)} "
                 f"({token_class.name.lower()}); set text.vocabulary to at least {vocabulary.size}"
             )
-        classes[tokens] = token_class
+        classes[list(tokens)] = token_class
     return classes

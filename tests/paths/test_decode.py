@@ -128,6 +128,25 @@ def test_targets_come_back_as_the_mask_they_were_traced_from(explicit):
     assert mean == pytest.approx(np.mean([target.iou for target in targets]), abs=0.005)
 
 
+def test_the_default_dialect_leaves_letters_out_and_draws_the_same():
+    """Targets with and without the letters of line-tos, where the budget binds neither."""
+    paths, line = dataclasses.replace(PATHS, max_new_tokens=400), VOCABULARY.command_ids["L"]
+    lengths = {False: 0, True: 0}
+    for mask in smooth_shapes().values():
+        default, explicit = (
+            encode_target(mask, vocabulary=VOCABULARY, paths=paths, region=REGION, **options)
+            for options in ({}, {"explicit": True})
+        )
+        assert line not in default.token_ids
+        np.testing.assert_array_equal(explicit.token_ids[explicit.token_ids != line], default.token_ids)
+        rows = [np.pad(target.token_ids, (0, 400 - len(target.token_ids))) for target in (default, explicit)]
+        counts = np.array([len(target.token_ids) for target in (default, explicit)])
+        edges = read_edges(np.stack(rows), counts, jnp.tile(default.box, (2, 1)), TABLES)
+        np.testing.assert_array_equal(edges.points[0], edges.points[1])
+        lengths[False], lengths[True] = lengths[False] + counts[0], lengths[True] + counts[1]
+    assert 1.25 < lengths[True] / lengths[False] < 1.5
+
+
 def test_reading_survives_any_tokens():
     """Random ids: finite points, no more edges than pairs of tokens, box values in [0, 1]."""
     rng = np.random.default_rng(1)
