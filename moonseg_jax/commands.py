@@ -12,6 +12,7 @@ import tyro
 
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
+from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
@@ -303,6 +304,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[PathCommand, tyro.conf.subcommand("path")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]

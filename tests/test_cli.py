@@ -48,7 +48,18 @@ def test_help_names_every_command_and_imports_no_jax():
     script += "sys.exit('jax' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0, "help must not wait for jax"
-    for command in ("quickstart", "segment", "train", "evaluate", "data", "report", "import", "export", "bench"):
+    for command in (
+        "quickstart",
+        "segment",
+        "train",
+        "evaluate",
+        "data",
+        "path",
+        "report",
+        "import",
+        "export",
+        "bench",
+    ):
         assert f"• {command}" in run.stdout
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     {"report", "sweep", "plan", "clean", "bench"},
     {"judge"},
     {"quickstart", "ship"},
-    {"commands_convert", "commands_bench"},
+    {"commands_convert", "commands_bench", "commands_path"},
     {"commands"},
     {"cli"},
 )

@@ -81,7 +81,7 @@ class Vocabulary:
           UserError: the tokenizer cannot be read, or it has no `M`, `L`, `Z` or fewer than two integers.
         """
         tokenizer = _load(paths.tokenizer)
-        pieces = _pieces(tokenizer)
+        pieces = {token: piece for token, piece in token_pieces(tokenizer).items() if token > LAST_RESERVED_ID}
         token_values = {token: int(piece) for token, piece in pieces.items() if _INTEGER.fullmatch(piece)}
         token_commands = {token: piece for token, piece in pieces.items() if len(piece) == 1 and piece in COMMANDS}
         minus = [token for token, piece in pieces.items() if piece == "-"]
@@ -255,11 +255,34 @@ def _load(name: str) -> Tokenizer:
         raise UserError(f"paths.tokenizer {name!r} is not a tokenizers JSON file ({error})") from error
 
 
-def _pieces(tokenizer: Tokenizer) -> dict[int, str]:
-    """Stripped text of every id above the reserved ones, ascending by id."""
-    ids = sorted(token for token in tokenizer.get_vocab().values() if token > LAST_RESERVED_ID)
+def token_pieces(tokenizer: Tokenizer) -> dict[int, str]:
+    """Text of every id, decoded alone and stripped, ascending by id."""
+    ids = sorted(set(tokenizer.get_vocab().values()))
     texts = tokenizer.decode_batch([[token] for token in ids], skip_special_tokens=False)
     return {token: text.strip() for token, text in zip(ids, texts)}
+
+
+def is_path_piece(piece: str) -> bool:
+    """Whether a stripped text is a command letter, a non-negative integer or `-`."""
+    return piece == "-" or (len(piece) == 1 and piece in COMMANDS) or _INTEGER.fullmatch(piece) is not None
+
+
+def progressions(numbers: Sequence[int]) -> list[str]:
+    """Ascending numbers in few words: three or more in even steps as `0–960 by 30`, steps of 1 as `0–960`."""
+    words: list[str] = []
+    start = 0
+    while start < len(numbers):
+        end = start + 1
+        step = numbers[end] - numbers[start] if end < len(numbers) else 0
+        while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
+            end += 1
+        if end - start < 3:
+            end = start + 1
+            words.append(f"{numbers[start]}")
+        else:
+            words.append(f"{numbers[start]}–{numbers[end - 1]}" + (f" by {step}" if step > 1 else ""))
+        start = end
+    return words
 
 
 def _lowest_id(meaning: Mapping[int, Meaning]) -> dict[Meaning, int]:
@@ -279,7 +302,7 @@ def _warn_of_missing_integers(paths: PathConfig, integers: Sequence[int]) -> Non
     present = set(integers)
     missing = [n for n in range(0, PATH_UNITS + 1, paths.coordinate_step) if n not in present]
     if missing:
-        shown = " ".join(map(str, missing[:20])) + (" …" if len(missing) > 20 else "")
+        shown = " ".join(progressions(missing))
         warnings.warn(
             f"tokenizer {paths.tokenizer!r} has no token for {len(missing)} of the path integers "
             f"(coordinate_step {paths.coordinate_step}), paths are drawn without them: {shown}",

@@ -1,0 +1,130 @@
+"""Mask → placed path: traced, simplified to a tolerance and quantised in the box of the path, on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from moonseg_jax.config import PATH_UNITS
+from moonseg_jax.errors import UserError
+from moonseg_jax.paths.fill import fill
+from moonseg_jax.paths.placed_path import MAX_NUMBERS, PlacedPath
+from moonseg_jax.paths.simplify import simplify
+from moonseg_jax.paths.trace import oriented, signed_area, trace, without_straight_vertices
+
+_LEAST_TOLERANCE = 0.125
+"""Pixels; an outline that cannot be simplified within this is kept as it was traced."""
+
+_IOU_PER_PIXEL = 0.05
+"""IoU that an outline may lose for every pixel of tolerance: half a pixel is much for an outline of ten."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskPath:
+    """The path of a mask, and how well it draws it."""
+
+    path: PlacedPath
+    parts: int
+    """Outlines in the path."""
+    holes: int
+    vertices: int
+    iou: float
+    """Of what the path draws (by pixel centres) with the mask; 1 for an empty mask."""
+    left_out: int
+    """Outlines and holes beyond the budget."""
+    lost: int
+    """Pixels of the mask inside the outlines that were left out."""
+    filled: int
+    """Pixels of the background inside the holes that were left out."""
+
+
+def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, max_subpaths: int) -> MaskPath:
+    """Traces a mask; an empty one gives a path without commands in a box of zeros.
+
+    Order: parts by area descending, holes after their outline; outlines clockwise in the image, holes against
+    them. An outline that would vanish, or lose more than 5 % of IoU per pixel of tolerance, is simplified less.
+    The box is the extent of the path, which is the mask's to within a pixel.
+
+    Args:
+      mask: any dtype; non-zero is foreground.
+      tolerance: of the simplification, in pixels; 0 keeps every pixel edge.
+      max_subpaths: most outlines and holes; beyond, the ones that enclose least are left out.
+
+    Raises:
+      UserError: the path would have too many numbers.
+    """
+    height, width = mask.shape
+    polygons = [(polygon, hole > 0) for part in trace(mask) for hole, polygon in enumerate(part.polygons)]
+    if not polygons:
+        empty = PlacedPath(box=(0.0, 0.0, 0.0, 0.0), commands=(), numbers=())
+        return MaskPath(path=empty, parts=0, holes=0, vertices=0, iou=1.0, left_out=0, lost=0, filled=0)
+    # A hole encloses less than its outline, so it never outlasts it.
+    by_area = sorted(range(len(polygons)), key=lambda index: -abs(signed_area(polygons[index][0])))
+    kept = [polygons[index] for index in sorted(by_area[:max_subpaths])]
+    fitted = [_simplified(polygon, tolerance) for polygon, _ in kept]
+    if 2 * sum(map(len, fitted)) > MAX_NUMBERS:
+        raise UserError(f"the path would have more than {MAX_NUMBERS} numbers; use a larger --tolerance")
+    low, high = np.concatenate(fitted).min(axis=0), np.concatenate(fitted).max(axis=0)
+    numbers = [
+        _quantised(points, low, high, clockwise=not is_hole) for points, (_, is_hole) in zip(fitted, kept)
+    ]  # fmt: skip
+    size = np.array([width, height])
+    path = PlacedPath.from_polygons(numbers, box=[*(low + high) / 2 / size, *(high - low) / size])
+    drawn = fill(path.polygons(height, width), height, width)
+    true = fill([polygon for polygon, _ in kept], height, width) if len(kept) < len(polygons) else mask != 0
+    holes = sum(is_hole for _, is_hole in kept)
+    return MaskPath(
+        path=path, parts=len(kept) - holes, holes=holes, vertices=sum(map(len, numbers)),
+        iou=float(np.count_nonzero(drawn & (mask != 0)) / np.count_nonzero(drawn | (mask != 0))),
+        left_out=len(polygons) - len(kept), lost=int(np.count_nonzero((mask != 0) & ~true)),
+        filled=int(np.count_nonzero(true & (mask == 0))),
+    )  # fmt: skip
+
+
+def _simplified(outline: Int[np.ndarray, "vertices 2"], tolerance: float) -> Float[np.ndarray, "fewer 2"]:
+    """The outline within the tolerance, or within less where it would be lost or drawn too badly."""
+    least_iou = 1 - _IOU_PER_PIXEL * tolerance
+    while tolerance >= _LEAST_TOLERANCE:
+        polygon = _within(outline, tolerance)
+        if len(polygon) >= 3 and signed_area(polygon) != 0 and _iou(polygon, outline) >= least_iou:
+            return polygon
+        tolerance /= 2
+    return outline.astype(np.float64)
+
+
+def _within(outline: Int[np.ndarray, "vertices 2"], tolerance: float) -> Float[np.ndarray, "fewer 2"]:
+    """The simplified outline; nothing of one that is smaller than the tolerance.
+
+    `simplify` takes the corners of pixels for stairs of a slanted edge, which those of small or thin outlines are
+    not: corners alone are tried as well, and taken if they are no more and fill the outline no worse.
+    """
+    fitted = simplify(outline, tolerance)
+    corners = cv2.approxPolyDP(outline.astype(np.int32)[:, None], tolerance, closed=True)[:, 0].astype(np.float64)
+    if 3 <= len(corners) <= len(fitted) and _iou(corners, outline) >= _iou(fitted, outline):
+        return corners
+    return fitted
+
+
+def _iou(polygon: Float[np.ndarray, "vertices 2"], outline: Int[np.ndarray, "corners 2"]) -> float:
+    """IoU of the pixels that two polygons fill, in the window that holds both."""
+    both = np.concatenate([polygon, outline])
+    low = np.floor(both.min(axis=0))
+    width, height = np.ceil(both.max(axis=0) - low).astype(int)
+    ours, true = (fill([points - low], int(height), int(width)) for points in (polygon, outline))
+    return float(np.count_nonzero(ours & true) / np.count_nonzero(ours | true))
+
+
+def _quantised(
+    points: Float[np.ndarray, "vertices 2"], low: np.ndarray, high: np.ndarray, *, clockwise: bool
+) -> Int[np.ndarray, "fewer 2"]:
+    """Path numbers of a polygon; one that no longer has an area becomes the rectangle around it, a unit at least."""
+    exact = (points - low) / (high - low) * PATH_UNITS
+    polygon = without_straight_vertices(np.rint(exact).astype(np.int64))
+    if len(polygon) < 3:
+        x0, y0 = np.minimum(np.floor(exact.min(axis=0)), PATH_UNITS - 1).astype(np.int64)
+        x1, y1 = np.maximum(np.ceil(exact.max(axis=0)).astype(np.int64), (x0 + 1, y0 + 1))
+        polygon = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    return oriented(polygon, clockwise=clockwise)
