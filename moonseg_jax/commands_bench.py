@@ -78,10 +78,48 @@ class BenchExperts:
             print(json.dumps(figures), flush=True)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchRaster:
+    """Measure masks per second of the raster beside OpenCV, pycocotools and the published engine's way."""
+
+    size: int = 378
+    """Pixels along each side of a mask."""
+    edges: int = 128
+    """Edges of every path."""
+    batch: int = 256
+    """Masks."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the figures, besides printing them."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: A count out of range, or the file cannot be written.
+        """
+        for name, count, least in (("size", self.size, 1), ("edges", self.edges, 3), ("batch", self.batch, 1)):
+            if count < least:
+                raise UserError(f"--{name} must be {least} or more, got {count}")
+        if self.json is not None and not self.json.parent.is_dir():
+            raise UserError(
+                f"--json {self.json}: there is no folder {self.json.parent}; create it or name another file"
+            )
+        from moonseg_jax.bench.raster import bench_raster
+
+        text = json.dumps(bench_raster(self.size, self.edges, self.batch), indent=2)
+        print(text)
+        if self.json is not None:
+            try:
+                self.json.write_text(text + "\n", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"--json {self.json}: {error.strerror}; name another file") from error
+
+
 BenchAction = (
     Annotated[BenchImport, tyro.conf.subcommand("import")]
     | Annotated[BenchCompile, tyro.conf.subcommand("compile")]
     | Annotated[BenchExperts, tyro.conf.subcommand("experts")]
+    | Annotated[BenchRaster, tyro.conf.subcommand("raster")]
 )
 
 

@@ -2,8 +2,8 @@
 
 An edge covers, with the sign of its vertical direction, everything to its right. Summed over closed subpaths
 this is the winding number, and integrated over a pixel it is the exact signed area. Each edge is clipped to
-the rows of pixels once; within a row its share of a pixel has a closed form, which is summed edge by edge, so
-that nothing larger than the result and the row pieces `[N, E, size]` is ever held.
+the rows of pixels once (`row_pieces`), and every row adds up the edges that it meets (`winding`), so that nothing
+larger than the result and the row pieces `[N, E, height]` is ever held.
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ from typing import Literal, assert_never
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
+from moonseg_jax.paths.row_pieces import cut_at_rows
+from moonseg_jax.paths.winding import largest_winding, winding
 from moonseg_jax.types import EdgeBatch
 
 FillRule = Literal["nonzero", "evenodd", "union"]
 
-_UNROLLED_EDGES = 4
-_LEAST_WIDTH = 1e-6
-"""Pixels; narrower row pieces are taken as this wide, which changes a coverage by less than it."""
+_BAND = 48
+"""Rows walked together where memory is spared: the fewer, the closer the steps to what each row needs."""
+_FARTHEST = 1e6
+"""Frames; coordinates beyond are taken as this far."""
 
 
 def coverage(
-    edges: EdgeBatch, size: int, frame: Float[Array, "N 4"] | None = None, rule: FillRule = "nonzero"
-) -> Float[Array, "N size size"]:
+    edges: EdgeBatch,
+    size: int | tuple[int, int],
+    frame: Float[Array, "N 4"] | None = None,
+    rule: FillRule = "nonzero",
+    at_once: int | None = None,
+) -> Float[Array, "N height width"]:
     """Share of every pixel that the subpaths cover, in [0, 1].
 
     `nonzero` is `min(|w|, 1)` and `evenodd` the distance of w to the nearest even number, where w is the
@@ -33,93 +40,79 @@ def coverage(
     boundary which does not cross another. Holes are subpaths of the opposite direction. `union` applies
     `nonzero` to every subpath alone and takes the maximum: directions do not matter and there are no holes.
 
+    A path without valid edges, or with a point or a frame that is not finite, covers nothing. The derivative with
+    respect to the points is exact wherever coverage has one.
+
     Args:
       edges: closed subpaths, points in units of the image; the edges of a subpath follow one another.
-      size: pixels along each side of the result.
+      size: pixels along each side of the result, or its height and width.
       frame: x0, y0, x1, y1 in units of the image: the rectangle that is stretched to the result; default
         the whole image. Parts outside are cut off; a frame without area gives zeros.
       rule: what counts as inside.
+      at_once: paths drawn together, the others wait; default all. On CPUs it is faster when their results fit
+        the caches; the result is the same.
     """
-    points = _in_pixels(edges, size, frame)
-    starts_subpath = jnp.pad(edges.subpath[:, 1:] != edges.subpath[:, :-1], ((0, 0), (1, 0)))
-    rows = [jnp.moveaxis(piece, 1, 0) for piece in _row_pieces(points, size)]
-    winding = jnp.zeros((points.shape[0], size, size), jnp.float32)
+    if rule not in ("nonzero", "evenodd", "union"):
+        raise ValueError(f"rule {rule!r} is not one of nonzero, evenodd, union")
+    height, width = (size, size) if isinstance(size, int) else size
+    paths = edges.valid.shape[0]
+    if at_once is None:
+        return _draw(edges, frame, (height, width), rule, height, 0)
+    bands = -(-height // _BAND)
+    rows = -(-height // bands)
+
+    def draw_block(block: tuple[EdgeBatch, Array | None]) -> Array:
+        drawn = jax.lax.map(lambda first: _draw(*block, (height, width), rule, rows, first), jnp.arange(bands) * rows)
+        return jnp.moveaxis(drawn, 0, 1).reshape(-1, bands * rows, width)[:, :height]
+
+    blocks = -(-paths // at_once)
+
+    def in_blocks(leaf: Array) -> Array:
+        padded = jnp.pad(leaf, [(0, blocks * at_once - paths)] + [(0, 0)] * (leaf.ndim - 1))
+        return padded.reshape(blocks, at_once, *leaf.shape[1:])
+
+    drawn = jax.lax.map(draw_block, jax.tree.map(in_blocks, (edges, frame)))
+    return drawn.reshape(-1, height, width)[:paths]
+
+
+def _draw(
+    edges: EdgeBatch,
+    frame: Float[Array, "N 4"] | None,
+    size: tuple[int, int],
+    rule: FillRule,
+    rows: int,
+    first: int | Int[Array, ""],
+) -> Float[Array, "N rows width"]:
+    """Coverage of some rows of the result."""
+    width = size[1]
+    if edges.valid.shape[1] == 0:
+        return jnp.zeros((edges.valid.shape[0], rows, width), jnp.float32)
+    pieces, touched = cut_at_rows(_in_pixels(edges, frame, *size), rows, first)
     match rule:
         case "nonzero":
-            return jnp.minimum(jnp.abs(_sum_edges(winding, rows, size)), 1.0)
+            return jnp.minimum(jnp.abs(winding(pieces, touched, width)), 1.0)
         case "evenodd":
-            total = _sum_edges(winding, rows, size)
+            total = winding(pieces, touched, width)
             return jnp.abs(total - 2.0 * jnp.round(total / 2.0))
         case "union":
-            return _largest_subpath(winding, rows, starts_subpath.T, size)
+            starts = jnp.pad(edges.subpath[:, 1:] != edges.subpath[:, :-1], ((0, 0), (1, 0)))
+            return jnp.minimum(largest_winding(pieces, touched, jnp.cumsum(starts, axis=1), width), 1.0)
         case _:
             assert_never(rule)
 
 
-def _in_pixels(edges: EdgeBatch, size: int, frame: Float[Array, "N 4"] | None) -> Float[Array, "N E 2 2"]:
-    """Points in pixels of the frame; edges that are not valid, or have no frame, shrink to one point."""
+def _in_pixels(edges: EdgeBatch, frame: Float[Array, "N 4"] | None, height: int, width: int) -> Float[Array, "N E 2 2"]:
+    """Points in pixels of the frame; edges that are not valid, or whose path is not finite, shrink to one point."""
     points = edges.points.astype(jnp.float32)
-    valid = edges.valid
+    drawn = jnp.all(jnp.isfinite(points) | ~edges.valid[..., None, None], axis=(1, 2, 3))
     if frame is not None:
-        corner, extent = frame[:, None, None, :2], (frame[:, 2:] - frame[:, :2])[:, None, None]
-        points = (points - corner) / jnp.where(extent > 0, extent, 1.0)
-        valid = valid & jnp.all(extent > 0, axis=-1)[..., 0]
-    return jnp.where(valid[..., None, None], points * size, 0.0)
-
-
-def _row_pieces(
-    points: Float[Array, "N E 2 2"], size: int
-) -> tuple[Float[Array, "N E size"], Float[Array, "N E size"], Float[Array, "N E size"]]:
-    """Edges cut at the rows of pixels: signed height, left end and right end of every piece."""
-    x, y = points[..., 0, None], points[..., 1, None]
-    rise = y[..., 1, :] - y[..., 0, :]
-    slope = (x[..., 1, :] - x[..., 0, :]) / jnp.where(rise == 0, 1.0, rise)
-    row = jnp.arange(size, dtype=jnp.float32)
-    enters, leaves = jnp.clip(y[..., 0, :], row, row + 1), jnp.clip(y[..., 1, :], row, row + 1)
-    x_enters = x[..., 0, :] + (enters - y[..., 0, :]) * slope
-    x_leaves = x[..., 0, :] + (leaves - y[..., 0, :]) * slope
-    return leaves - enters, jnp.minimum(x_enters, x_leaves), jnp.maximum(x_enters, x_leaves)
-
-
-@jax.checkpoint
-def _covered(
-    height: Float[Array, "N size"], left: Float[Array, "N size"], right: Float[Array, "N size"]
-) -> Float[Array, "N size size"]:
-    """Signed area to the right of one edge in every pixel.
-
-    In a row it is `height` times the mean of `clip(j + 1 - x, 0, 1)` over x from left to right.
-    """
-    column = jnp.arange(height.shape[-1], dtype=jnp.float32)
-    width = jnp.maximum(right - left, _LEAST_WIDTH)[..., None]
-    from_left = column - left[..., None]
-    passed, passing = jnp.clip(from_left, 0.0, width), jnp.clip(from_left + 1.0, 0.0, width)
-    under = (passing * passing - passed * passed) * (0.5 / width)
-    return height[..., None] * (under + jnp.clip(column + 1.0 - right[..., None], 0.0, 1.0))
-
-
-def _sum_edges(
-    winding: Float[Array, "N size size"], rows: list[Float[Array, "E N size"]], size: int
-) -> Float[Array, "N size size"]:
-    def add(total: Array, row: list[Array]) -> tuple[Array, None]:
-        return total + _covered(*row), None
-
-    return jax.lax.scan(add, winding, rows, unroll=_UNROLLED_EDGES)[0]
-
-
-def _largest_subpath(
-    winding: Float[Array, "N size size"],
-    rows: list[Float[Array, "E N size"]],
-    starts_subpath: Bool[Array, "E N"],
-    size: int,
-) -> Float[Array, "N size size"]:
-    """Maximum over subpaths of the coverage of each alone, in one pass over the edges."""
-
-    def add(state: tuple[Array, Array], item: tuple[list[Array], Array]) -> tuple[tuple[Array, Array], None]:
-        total, largest = state
-        row, starts = item
-        starts = starts[:, None, None]
-        largest = jnp.where(starts, jnp.maximum(largest, jnp.abs(total)), largest)
-        return (jnp.where(starts, 0.0, total) + _covered(*row), largest), None
-
-    (total, largest), _ = jax.lax.scan(add, (winding, winding), (rows, starts_subpath), unroll=_UNROLLED_EDGES)
-    return jnp.minimum(jnp.maximum(largest, jnp.abs(total)), 1.0)
+        extent = frame[:, 2:] - frame[:, :2]
+        drawn &= jnp.all((extent >= jnp.finfo(jnp.float32).tiny) & jnp.isfinite(extent), axis=-1)
+        drawn &= jnp.all(jnp.isfinite(frame), axis=-1)
+    valid = (edges.valid & drawn[:, None])[..., None, None]
+    points = jnp.where(valid, points, 0.0)
+    if frame is not None:
+        corner, extent = (jnp.where(drawn[:, None], value, 1.0)[:, None, None] for value in (frame[:, :2], extent))
+        points = (points - corner) / extent
+    points = jnp.clip(points, -_FARTHEST, _FARTHEST)
+    return jnp.where(valid, points * (width if width == height else jnp.array([width, height], jnp.float32)), 0.0)

@@ -11,47 +11,12 @@ import pytest
 import resvg_py
 import shapely
 from PIL import Image
+from raster_samples import edges, exact_areas, square, star_shaped
 
 from moonseg_jax.paths.raster import coverage
-from moonseg_jax.types import EdgeBatch
 
 SIZE = 24
-draw = jax.jit(coverage, static_argnames=("size", "rule"))
-
-
-def edges(*paths: list[np.ndarray], slots: int | None = None) -> EdgeBatch:
-    """One row per path; a path is a list of polygons [vertices, 2] in units of the image."""
-    slots = slots or max(sum(map(len, polygons)) for polygons in paths)
-    points, subpath = np.zeros((len(paths), slots, 2, 2), np.float32), np.zeros((len(paths), slots), np.int32)
-    valid = np.zeros((len(paths), slots), bool)
-    for row, polygons in enumerate(paths):
-        at = 0
-        for number, polygon in enumerate(polygons):
-            here = slice(at, at + len(polygon))
-            points[row, here] = np.stack([polygon, np.roll(polygon, -1, axis=0)], axis=1)
-            subpath[row, here], valid[row, here] = number, True
-            at += len(polygon)
-        subpath[row, at:] = len(polygons)
-    return EdgeBatch(points=jnp.asarray(points), valid=jnp.asarray(valid), subpath=jnp.asarray(subpath))
-
-
-def star_shaped(rng: np.random.Generator, vertices: int, reach: float = 0.45) -> np.ndarray:
-    """A simple polygon: vertices by angle around the centre, float32 values."""
-    angle = np.sort(rng.uniform(0, 2 * np.pi, vertices - 3))
-    angle = np.sort(np.concatenate([angle, [0.3, 2.3, 4.3]]))
-    radius = rng.uniform(0.1 * reach, reach, vertices)
-    points = 0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return points.astype(np.float32).astype(np.float64)
-
-
-def square(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-
-
-def exact_areas(shape: shapely.Geometry, size: int) -> np.ndarray:
-    """Area of the intersection with every pixel; the shape is in pixels."""
-    rows, columns = np.mgrid[:size, :size]
-    return shapely.area(shapely.intersection(shapely.box(columns, rows, columns + 1, rows + 1), shape))
+draw = jax.jit(coverage, static_argnames=("size", "rule", "at_once"))
 
 
 def test_random_polygons_have_exact_areas():
@@ -190,3 +155,72 @@ def test_nothing_of_edges_times_pixels_is_held():
     result = 8 * 64 * 64 * 4
     assert memory.output_size_in_bytes == result
     assert memory.temp_size_in_bytes < 5 * result
+
+
+@pytest.mark.parametrize("rule", ["nonzero", "union"])
+def test_drawing_a_few_at_once_gives_the_same_bits(rule):
+    rng = np.random.default_rng(5)
+    batch = edges(*[[star_shaped(rng, 9), star_shaped(rng, 7)[::-1]] for _ in range(7)])
+    whole = np.asarray(draw(batch, 101, rule=rule))
+    for at_once in (3, 20):
+        np.testing.assert_array_equal(draw(batch, 101, rule=rule, at_once=at_once), whole)
+
+
+def test_results_need_not_be_square():
+    polygon = star_shaped(np.random.default_rng(6), 12)
+    result = np.asarray(draw(edges([polygon]), (31, 17)))[0]
+    np.testing.assert_allclose(result, exact_areas(shapely.Polygon(polygon * (17, 31)), 31, 17), atol=1e-5)
+
+
+def test_full_size_masks_stay_within_a_ten_thousandth_of_the_exact_areas():
+    """At 378 pixels, on every border pixel and on others beside them."""
+    rng = np.random.default_rng(7)
+    polygons = [star_shaped(rng, vertices) for vertices in (7, 40, 128)]
+    result = np.asarray(draw(edges(*[[polygon] for polygon in polygons]), 378), np.float64)
+    for row, polygon in zip(result, polygons):
+        rows, columns = np.nonzero(((row > 0) & (row < 1)) | (rng.random(row.shape) < 0.01))
+        pixels = shapely.box(columns, rows, columns + 1, rows + 1)
+        exact = shapely.area(shapely.intersection(pixels, shapely.Polygon(polygon * 378)))
+        assert np.abs(row[rows, columns] - exact).max() < 1e-4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_paths_and_frames_that_are_not_finite_draw_nothing_and_leave_others_alone(bad):
+    good = star_shaped(np.random.default_rng(8), 8)
+    broken = good.copy()
+    broken[3, 1] = bad
+    result = np.asarray(draw(edges([good], [broken], [good]), SIZE))
+    assert result[1].max() == 0 and result[0].sum() > 10
+    np.testing.assert_array_equal(result[2], result[0])
+    for corner in range(4):
+        frames = np.tile(np.array([[0.0, 0.0, 1.0, 1.0]], np.float32), (2, 1))
+        frames[0, corner] = bad
+        framed = np.asarray(draw(edges([good], [good]), SIZE, jnp.asarray(frames)))
+        assert framed[0].max() == 0
+        np.testing.assert_array_equal(framed[1], result[0])
+
+
+@pytest.mark.parametrize("frame", [(0.2, 0.3, 0.2, 0.9), (0.6, 0.1, 0.4, 0.9), (0.5, 0.5, 0.5, 0.5)])
+def test_frames_of_no_size_or_turned_around_show_nothing(frame):
+    frames = jnp.asarray([frame], jnp.float32)
+    np.testing.assert_array_equal(draw(edges([square(0, 0, 1, 1)]), SIZE, frames), 0)
+
+
+def test_empty_paths_and_batches_are_drawn():
+    nothing = edges([square(0, 0, 1, 1)])
+    no_edges = jax.tree.map(lambda leaf: leaf[:, :0], nothing)
+    no_paths = jax.tree.map(lambda leaf: leaf[:0], nothing)
+    np.testing.assert_array_equal(draw(no_edges, SIZE), np.zeros((1, SIZE, SIZE)))
+    np.testing.assert_array_equal(draw(nothing.replace(valid=jnp.zeros((1, 4), bool)), SIZE), 0)
+    assert draw(no_paths, SIZE).shape == (0, SIZE, SIZE)
+
+
+def test_repeated_points_change_nothing():
+    polygon = star_shaped(np.random.default_rng(9), 9)
+    repeated = np.repeat(polygon, [1, 3, 1, 1, 2, 1, 1, 1, 2], axis=0)
+    np.testing.assert_array_equal(draw(edges([polygon], slots=13), SIZE), draw(edges([repeated]), SIZE))
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="'odd' is not one of nonzero, evenodd, union"):
+        coverage(edges([square(0, 0, 1, 1)]), SIZE, rule="odd")
