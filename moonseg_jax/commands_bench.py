@@ -115,10 +115,33 @@ class BenchRaster:
                 raise UserError(f"--json {self.json}: {error.strerror}; name another file") from error
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchTrace:
+    """Measure how close traced paths come to the masks of a COCO or LVIS annotation file."""
+
+    annotations: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """The instances file."""
+    tolerance: float = 0.5
+    """Of the simplification, in pixels."""
+    crowds: bool = False
+    """Measure masks of groups too."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: The file or a segmentation in it is not what COCO says, or there is no mask.
+        """
+        from moonseg_jax.bench.tracing import bench_tracing
+
+        print(json.dumps(bench_tracing(self.annotations, tolerance=self.tolerance, crowds=self.crowds), indent=2))
+
+
 BenchAction = (
     Annotated[BenchImport, tyro.conf.subcommand("import")]
     | Annotated[BenchCompile, tyro.conf.subcommand("compile")]
     | Annotated[BenchExperts, tyro.conf.subcommand("experts")]
+    | Annotated[BenchTrace, tyro.conf.subcommand("trace")]
     | Annotated[BenchRaster, tyro.conf.subcommand("raster")]
 )
 

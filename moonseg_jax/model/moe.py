@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import TextConfig
 
-MOST_BLOCK_ROWS = 32
+MOST_BLOCK_ROWS = 64
 """Most rows per block of the padded grouped product."""
 
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
+from moonseg_jax.paths.close_fit import FINER_SHARES
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.paths.lattice import Lattice
 from moonseg_jax.paths.simplify import Stairs
@@ -76,11 +77,13 @@ def fit_budget(
     tolerance: float,
     budget: int,
     explicit: bool,
+    least_iou: float = 0.0,
 ) -> Fit:
     """Simplifies and quantises until the tokens fit.
 
     The tolerance is raised step by step. Where it has to be raised, leaving out the smallest outlines is
-    tried as well, one more at a time for as long as the mask is drawn better for it.
+    tried as well, one more at a time for as long as the mask is drawn better for it. Where it need not be
+    raised but the mask is drawn worse than wanted, it is lowered for as long as the tokens fit.
 
     Args:
       outlines: of all parts, the largest part first.
@@ -89,6 +92,7 @@ def fit_budget(
       tolerance: the first one, in pixels.
       budget: tokens there are for polygons; at least those of a quadrilateral.
       explicit: count the letter of every line-to.
+      least_iou: the wanted IoU with the mask.
     """
     smallest_first = sorted(range(len(outlines)), key=lambda index: outlines[index].area)
     most = max(budget // polygon_tokens(3, explicit=explicit), 1)
@@ -108,6 +112,8 @@ def fit_budget(
         if best is not None and fit.iou <= best.iou:
             return best
         best = fit
+        if not raised and not drops and fit.iou < least_iou:
+            return _lower_tolerance(fit, outlines, mask, lattice, tolerance, budget, explicit, least_iou)
         if not raised:
             return best
     assert best is not None, "a single outline always fits: it collapses to a rectangle"
@@ -140,6 +146,37 @@ def _raise_tolerance(
     return polygons, raised
 
 
+def _lower_tolerance(
+    fit: Fit,
+    outlines: Sequence[Outline],
+    mask: Bool[np.ndarray, "height width"],
+    lattice: Lattice,
+    tolerance: float,
+    budget: int,
+    explicit: bool,
+    least_iou: float,
+) -> Fit:
+    """The coarsest finer fit with the wanted IoU, otherwise the best one whose tokens fit."""
+    for share in (*FINER_SHARES, 0.0):
+        polygons = [_closer(outline, lattice, share * tolerance) for outline in outlines]
+        if sum(polygon_tokens(len(polygon), explicit=explicit) for polygon in polygons if len(polygon)) > budget:
+            break
+        dropped = sum(outline.area for outline, polygon in zip(outlines, polygons) if not len(polygon))
+        drawn = tuple(polygon for polygon in polygons if len(polygon))
+        finer = Fit(polygons=drawn, iou=_iou(drawn, mask, lattice), dropped_area=dropped)
+        fit = finer if finer.iou > fit.iou else fit
+        if fit.iou >= least_iou:
+            break
+    return fit
+
+
+def _closer(outline: Outline, lattice: Lattice, tolerance: float) -> Int[np.ndarray, "vertices 2"]:
+    """The quantised polygon of a tolerance; that of the exact outline where it is 0 or nothing would be left."""
+    chosen = outline.stairs.choose(tolerance) if tolerance > 0 else outline.stairs.candidates[:0]
+    points = outline.stairs.fit(chosen) if len(chosen) else outline.corners.astype(np.float64)
+    return _canonical(points, lattice, is_hole=outline.is_hole)
+
+
 def _tolerances(kept: Sequence[Outline], tolerance: float) -> Iterator[float]:
     tolerance = max(tolerance, LEAST_TOLERANCE)
     limit = max(tolerance, LARGEST_SHARE * math.sqrt(max(outline.area for outline in kept)))
@@ -152,10 +189,16 @@ def _quantised(outline: Outline, lattice: Lattice, chosen: Int[np.ndarray, " cho
     """The fitted, quantised polygon in canonical order; empty if it has no area left."""
     if not len(chosen):
         return np.zeros((0, 2), np.int64)
-    polygon = without_straight_vertices(lattice.numbers(outline.stairs.fit(chosen)))
+    return _canonical(outline.stairs.fit(chosen), lattice, is_hole=outline.is_hole)
+
+
+def _canonical(
+    points: Float[np.ndarray, "vertices 2"], lattice: Lattice, *, is_hole: bool
+) -> Int[np.ndarray, "fewer 2"]:
+    polygon = without_straight_vertices(lattice.numbers(points))
     if len(polygon) < 3:
         return polygon[:0]
-    polygon = oriented(polygon, clockwise=not outline.is_hole)
+    polygon = oriented(polygon, clockwise=not is_hole)
     return np.roll(polygon, -np.lexsort((polygon[:, 0], polygon[:, 1]))[0], axis=0)
 
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from moonseg_jax.config import PATH_UNITS
 from moonseg_jax.errors import UserError
+from moonseg_jax.paths.close_fit import simplify_closely
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.paths.placed_path import MAX_NUMBERS, PlacedPath
-from moonseg_jax.paths.simplify import simplify
 from moonseg_jax.paths.trace import oriented, signed_area, trace, without_straight_vertices
-
-_LEAST_TOLERANCE = 0.125
-"""Pixels; an outline that cannot be simplified within this is kept as it was traced."""
-
-_IOU_PER_PIXEL = 0.05
-"""IoU that an outline may lose for every pixel of tolerance: half a pixel is much for an outline of ten."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +38,7 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
     """Traces a mask; an empty one gives a path without commands in a box of zeros.
 
     Order: parts by area descending, holes after their outline; outlines clockwise in the image, holes against
-    them. An outline that would vanish, or lose more than 5 % of IoU per pixel of tolerance, is simplified less.
+    them. Where the tolerance would cost too much of the mask, it is lowered (see `close_fit`).
     The box is the extent of the path, which is the mask's to within a pixel.
 
     Args:
@@ -64,7 +57,8 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
     # A hole encloses less than its outline, so it never outlasts it.
     by_area = sorted(range(len(polygons)), key=lambda index: -abs(signed_area(polygons[index][0])))
     kept = [polygons[index] for index in sorted(by_area[:max_subpaths])]
-    fitted = [_simplified(polygon, tolerance) for polygon, _ in kept]
+    true = fill([polygon for polygon, _ in kept], height, width) if len(kept) < len(polygons) else mask != 0
+    fitted = simplify_closely([polygon for polygon, _ in kept], true, tolerance).polygons
     if 2 * sum(map(len, fitted)) > MAX_NUMBERS:
         raise UserError(f"the path would have more than {MAX_NUMBERS} numbers; use a larger --tolerance")
     low, high = np.concatenate(fitted).min(axis=0), np.concatenate(fitted).max(axis=0)
@@ -74,7 +68,6 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
     size = np.array([width, height])
     path = PlacedPath.from_polygons(numbers, box=[*(low + high) / 2 / size, *(high - low) / size])
     drawn = fill(path.polygons(height, width), height, width)
-    true = fill([polygon for polygon, _ in kept], height, width) if len(kept) < len(polygons) else mask != 0
     holes = sum(is_hole for _, is_hole in kept)
     return MaskPath(
         path=path, parts=len(kept) - holes, holes=holes, vertices=sum(map(len, numbers)),
@@ -82,39 +75,6 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
         left_out=len(polygons) - len(kept), lost=int(np.count_nonzero((mask != 0) & ~true)),
         filled=int(np.count_nonzero(true & (mask == 0))),
     )  # fmt: skip
-
-
-def _simplified(outline: Int[np.ndarray, "vertices 2"], tolerance: float) -> Float[np.ndarray, "fewer 2"]:
-    """The outline within the tolerance, or within less where it would be lost or drawn too badly."""
-    least_iou = 1 - _IOU_PER_PIXEL * tolerance
-    while tolerance >= _LEAST_TOLERANCE:
-        polygon = _within(outline, tolerance)
-        if len(polygon) >= 3 and signed_area(polygon) != 0 and _iou(polygon, outline) >= least_iou:
-            return polygon
-        tolerance /= 2
-    return outline.astype(np.float64)
-
-
-def _within(outline: Int[np.ndarray, "vertices 2"], tolerance: float) -> Float[np.ndarray, "fewer 2"]:
-    """The simplified outline; nothing of one that is smaller than the tolerance.
-
-    `simplify` takes the corners of pixels for stairs of a slanted edge, which those of small or thin outlines are
-    not: corners alone are tried as well, and taken if they are no more and fill the outline no worse.
-    """
-    fitted = simplify(outline, tolerance)
-    corners = cv2.approxPolyDP(outline.astype(np.int32)[:, None], tolerance, closed=True)[:, 0].astype(np.float64)
-    if 3 <= len(corners) <= len(fitted) and _iou(corners, outline) >= _iou(fitted, outline):
-        return corners
-    return fitted
-
-
-def _iou(polygon: Float[np.ndarray, "vertices 2"], outline: Int[np.ndarray, "corners 2"]) -> float:
-    """IoU of the pixels that two polygons fill, in the window that holds both."""
-    both = np.concatenate([polygon, outline])
-    low = np.floor(both.min(axis=0))
-    width, height = np.ceil(both.max(axis=0) - low).astype(int)
-    ours, true = (fill([points - low], int(height), int(width)) for points in (polygon, outline))
-    return float(np.count_nonzero(ours & true) / np.count_nonzero(ours | true))
 
 
 def _quantised(

@@ -7,6 +7,7 @@ The public answer is `{path, bbox}`: the path in units of the box, 0 to 1, with 
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -47,7 +48,7 @@ def parse_polygons(text: str) -> list[Float[np.ndarray, "vertices 2"]]:
 
     Raises:
       UserError: any other letter or sign, a number before the first `M`, a letter without pairs of numbers,
-        or a subpath that does not end with `Z`; the message gives the position.
+        a number too large to be finite, or a subpath that does not end with `Z`; the message gives the position.
     """
     polygons: list[np.ndarray] = []
     vertices: list[float] = []
@@ -63,6 +64,8 @@ def parse_polygons(text: str) -> list[Float[np.ndarray, "vertices 2"]]:
         if word != "Z" and (not operands or len(operands) % 2):
             raise UserError(f"{where}{word} needs pairs of numbers and has {len(operands)} numbers")
         vertices += map(float, operands)
+        if not all(map(math.isfinite, vertices[-len(operands) :] if operands else ())):
+            raise UserError(f"{where}{word} has a number too large to draw")
         if word == "Z":
             polygons.append(np.array(vertices).reshape(-1, 2))
             vertices = []
@@ -113,8 +116,13 @@ def svg_document(
       height: of the image, in pixels.
       fill: colour of the inside; the rule is nonzero.
       image_href: the image to draw beneath, an address or a data URI.
+
+    Raises:
+      UserError: the box is not finite.
     """
     cx, cy, w, h = box
+    if not all(map(math.isfinite, (cx, cy, w, h))):
+        raise UserError(f"box {[float(side) for side in box]}: give finite cx, cy, w, h in units of the image")
     x, y = float(cx) - float(w) / 2, float(cy) - float(h) / 2
     beneath = ""
     if image_href is not None:

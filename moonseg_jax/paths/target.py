@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 from pycocotools import mask as coco_mask
 
-from moonseg_jax.config import PathConfig, RegionConfig
+from moonseg_jax.config import PATH_UNITS, PathConfig, RegionConfig
+from moonseg_jax.paths.close_fit import least_iou
 from moonseg_jax.paths.fitting import fit_budget, outlines_of
 from moonseg_jax.paths.lattice import Lattice
 from moonseg_jax.paths.trace import trace
@@ -49,7 +50,9 @@ def encode_target(
 
     The tight box of the mask is quantised first, its size upwards, and path numbers are relative to the
     quantised box, so its quantisation moves nothing. Simplification starts at `trace_tolerance` and becomes
-    coarser until the tokens fit (see `fitting`).
+    coarser until the tokens fit (see `fitting`). With every integer of the box at hand it becomes finer where
+    the mask would be drawn worse than `close_fit.least_iou`; coarser lattices cannot keep that promise, so
+    tokens are not spent on it.
 
     Order: parts by area descending, holes after their outline, each polygon from its topmost, then leftmost
     vertex, outlines clockwise in the image.
@@ -81,6 +84,7 @@ def encode_target(
         tolerance=paths.trace_tolerance,
         budget=paths.max_new_tokens - BOX_AND_END_TOKENS,
         explicit=explicit,
+        least_iou=least_iou(paths.trace_tolerance) if len(vocabulary.integers) > PATH_UNITS else 0.0,
     )
     polygons = fit.polygons if rng is None else _shuffled(fit.polygons, rng)
     token_ids = _token_ids(polygons, vocabulary, paths, explicit)

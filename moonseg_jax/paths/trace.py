@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from moonseg_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
@@ -48,7 +50,14 @@ def trace(mask: Bool[np.ndarray, "height width"]) -> tuple[Part, ...]:
 
     Args:
       mask: any dtype; non-zero is foreground.
+
+    Raises:
+      UserError: the mask does not have two dimensions.
     """
+    if mask.ndim != 2:
+        raise UserError(f"mask of shape {mask.shape}: give one of height and width")
+    if not mask.size:
+        return ()
     mask = np.ascontiguousarray(mask != 0).view(np.uint8)
     x0, y0, w, h = cv2.boundingRect(mask)
     if w == 0:

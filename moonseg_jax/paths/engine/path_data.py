@@ -6,6 +6,7 @@ Source: SVG 1.1, section 8.3. As renderers do, what comes before an error is kep
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
@@ -18,7 +19,13 @@ COMMAND_NUMBERS = {letter: count for letter, count in zip("ZHVMLTSQCA", (0, 1, 1
 COMMAND_NUMBERS |= {letter.lower(): count for letter, count in COMMAND_NUMBERS.items()}
 """Numbers that one repetition of each command takes."""
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+LARGEST_NUMBER = 1e9
+"""Numbers beyond it are refused: sums and squares of the others stay finite."""
+
+MOST_PARTS = 4096
+"""Straight parts of one flattened cubic, at most: text cannot ask for more memory than it is worth."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _FLAG = re.compile(r"[01]")
 _SEPARATOR = re.compile(r"\s*,?\s*")
 _BLANK = re.compile(r"\s*")
@@ -70,14 +77,14 @@ def flatten(cubics: np.ndarray, tolerance: float) -> np.ndarray:
     """Vertices float64[n, 2] of a chain of cubics, its last end included.
 
     A cubic is divided evenly into as many parts as keep it within the tolerance (Wang's formula, from the
-    second differences of the control points); straight ones stay whole.
+    second differences of the control points), `MOST_PARTS` at most; straight ones stay whole.
 
     Args:
       cubics: float64[pieces, 4, 2].
       tolerance: in their units.
     """
     bend = np.linalg.norm(np.diff(cubics, n=2, axis=1), axis=-1).max(axis=1)
-    parts = np.maximum(np.ceil(np.sqrt(0.75 * bend / tolerance)), 1).astype(int)
+    parts = np.clip(np.ceil(np.sqrt(0.75 * bend / tolerance)), 1, MOST_PARTS).astype(int)
     vertices = [cubics[:1, 0]]
     for (p0, p1, p2, p3), count in zip(cubics, parts):
         t = np.arange(1, count + 1)[:, None] / count
@@ -183,7 +190,10 @@ def _numbers(text: str, position: int, letter: str) -> tuple[tuple[float, ...], 
                 f"path data, position {position}: {letter} takes {COMMAND_NUMBERS[letter]} numbers at a time, "
                 f"number {index + 1} is missing"
             )
-        numbers.append(float(word[0]))
+        number = float(word[0])
+        if not math.fabs(number) <= LARGEST_NUMBER:
+            raise UserError(f"path data, position {position}: {word[0]:.20} is beyond {LARGEST_NUMBER:.0e}")
+        numbers.append(number)
         position = _after(_SEPARATOR, text, word.end())
     return tuple(numbers), position
 

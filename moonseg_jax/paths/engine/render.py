@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from moonseg_jax.errors import UserError
 from moonseg_jax.paths.engine.path_data import flatten, read_path_data
 from moonseg_jax.paths.fill import fill
 
 SCALE = 2
 """The engine draws at this many times the size of the image."""
+
+FARTHEST_BOX = 1e4
+"""Boxes are refused beyond it, in units of the image; their paths could not be drawn in floating point."""
 
 SAMPLES = 4
 """Samples along each side of a drawn pixel."""
@@ -35,7 +39,15 @@ def render_path(path: str, box: Sequence[float], height: int, width: int) -> Flo
       box: cx, cy, w, h in units of the image; the path is placed by `cx - w/2`, `cy - h/2`, unclipped.
       height: of the image, in pixels.
       width: of the image, in pixels.
+
+    Raises:
+      UserError: the box is not four finite numbers, or lies or reaches absurdly far outside the image.
     """
+    if len(box) != 4 or not (np.abs(np.asarray(box, np.float64)) <= FARTHEST_BOX).all():
+        raise UserError(
+            f"box {[float(side) for side in box]}: give finite cx, cy, w, h in units of the image, "
+            f"{FARTHEST_BOX:.0f} at most"
+        )
     cx, cy, w, h = map(float, box)
     corner = np.array([(cx - w / 2) * width, (cy - h / 2) * height])
     extent = np.array([w * width, h * height])
