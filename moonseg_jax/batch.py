@@ -94,7 +94,8 @@ def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> Targ
     for i, examples in enumerate(rows):
         for k, example in enumerate(examples):
             target = encode_target(
-                true_mask(example), vocabulary=layout.vocabulary, paths=model.paths, region=model.region
+                true_mask(example), vocabulary=layout.vocabulary, paths=model.paths, region=model.region,
+                explicit=model.paths.explicit_lines,
             )  # fmt: skip
             lengths[i, k] = len(target.token_ids)
             ids[i, k, : lengths[i, k]] = target.token_ids

@@ -60,6 +60,8 @@ class PathTrace:
     """.json for box, commands and numbers, .svg for a browser."""
     tolerance: Annotated[float, tyro.conf.arg(metavar="PX")] = 0.5
     """Farthest the path may stray from the mask's outline, in pixels; 0 keeps every pixel edge."""
+    curves: bool = False
+    """Write cubic curves, fitted to the traced outline within the tolerance once more, instead of straight lines."""
     max_subpaths: int = 256
     """Most outlines and holes; beyond, the largest are kept and the loss of area is told."""
     photo: OptionalPath = None
@@ -78,6 +80,8 @@ class PathTrace:
         check_suffix(self.out)
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise UserError(f"--tolerance must be a number of pixels of at least 0, got {self.tolerance}")
+        if self.curves and self.tolerance == 0:
+            raise UserError("--curves needs a --tolerance above 0: curves are fitted within it")
         if self.max_subpaths < 1:
             raise UserError(f"--max-subpaths must be at least 1, got {self.max_subpaths}")
         if self.photo is not None and self.out.suffix.lower() != ".svg":
@@ -85,7 +89,7 @@ class PathTrace:
         mask, levels = read_mask(self.mask)
         height, width = mask.shape
         photo = photo_uri(self.photo, height=height, width=width) if self.photo is not None else None
-        traced = path_of_mask(mask, tolerance=self.tolerance, max_subpaths=self.max_subpaths)
+        traced = path_of_mask(mask, tolerance=self.tolerance, max_subpaths=self.max_subpaths, curves=self.curves)
         write_path(traced.path, self.out, height=height, width=width, photo=photo)
         if levels > 2:
             print(f"{self.mask} has {levels} grey levels: taken as foreground where brighter than half")
@@ -97,8 +101,9 @@ class PathTrace:
         if not traced.vertices:
             print(f"the mask is empty and so is the path; written to {self.out}")
         else:
+            pieces = _counted(traced.vertices, "curve") if self.curves else f"{traced.vertices} vertices"
             print(
-                f"{_counted(traced.parts, 'part')}, {_counted(traced.holes, 'hole')}, {traced.vertices} vertices, "
+                f"{_counted(traced.parts, 'part')}, {_counted(traced.holes, 'hole')}, {pieces}, "
                 f"IoU {traced.iou:.4f} with the mask; written to {self.out}"
             )
 

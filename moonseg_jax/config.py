@@ -111,6 +111,10 @@ class PathConfig:
     """`embedded:tiny` or `embedded:small` (shipped with the package), or the path of a `tokenizers` JSON file."""
     grammar: Literal["polygon", "full"] = "polygon"
     """What may be written: absolute `M`, `L`, `Z`; or all that the official decoder can mean, curves included."""
+    allow_no_target: bool = False
+    """Whether EOS may be the very first token: the phrase has no target."""
+    explicit_lines: bool = False
+    """Whether polygons are written with the letter of every line-to; shorter without, and both are read."""
     coordinate_step: int = 1
     """Only every n-th integer of the 960-unit box is used; a divisor of 960."""
     max_prompt_tokens: int

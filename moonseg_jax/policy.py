@@ -46,10 +46,13 @@ class Policy:
         tables: TokenTables
         match config.paths.grammar:
             case "polygon":
-                grammar = polygon_grammar(vocabulary, config.paths, size)
+                grammar = polygon_grammar(
+                    vocabulary, config.paths, size, allow_no_target=config.paths.allow_no_target,
+                    explicit=config.paths.explicit_lines,
+                )  # fmt: skip
                 tables = vocabulary.tables(size)
             case "full":
-                grammar = full_grammar(vocabulary, config.paths, size)
+                grammar = full_grammar(vocabulary, config.paths, size, allow_no_target=config.paths.allow_no_target)
                 tables = CurveTables.from_vocabulary(vocabulary, size)
             case unknown:
                 raise UserError(f"paths.grammar is {unknown!r}: name 'polygon' or 'full'")

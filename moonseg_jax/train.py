@@ -161,10 +161,10 @@ def _prompts_and_targets(layout: BatchLayout, scenes: Sequence[Scene], seed: int
 
 def _supervised(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
     for example in (example for scene in scenes for example in scene.examples):
-        if example.target is None:
+        if example.target is None and not layout.model.paths.allow_no_target:
             raise UserError(
                 f"example {example.example_id} ({example.phrase!r}) has no target, which supervised learning cannot "
-                "use under this grammar: build the data set without such phrases"
+                "use under this grammar: set paths.allow_no_target, or build the data set without such phrases"
             )
     return _prompts_and_targets(layout, scenes, seed)
 

@@ -1,5 +1,7 @@
 """Scenes → batches: padding, phrases, the raster of the ground truth, targets."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tiny_models import micro_policy, scenes
 from moonseg_jax.batch import prompt_batch, target_batch, to_raster, true_mask
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.target import encode_target
+from moonseg_jax.policy import Policy
 from moonseg_jax.types import Example
 
 POLICY = micro_policy()
@@ -116,3 +119,20 @@ def test_shapes_depend_on_the_layout_alone():
     few = prompt_batch([scenes(2)[0].examples[:1]], layout), target_batch([scenes(2)[0].examples[:1]], layout)
     many = prompt_batch([scenes(2)[1].examples[:2]], layout), target_batch([scenes(2)[1].examples[:2]], layout)
     assert jax.tree.map(np.shape, few) == jax.tree.map(np.shape, many)
+
+
+@pytest.mark.parametrize("grammar", ["polygon", "full"])
+def test_the_config_chooses_the_dialect_and_whether_a_phrase_may_have_no_target(grammar):
+    """Targets and the grammar of a policy agree, whatever its config says."""
+    paths = dataclasses.replace(PATHS, grammar=grammar, explicit_lines=True, allow_no_target=True)
+    policy = Policy.from_config(dataclasses.replace(POLICY.config, paths=paths))
+    targets = target_batch([[example(disc()), example(None)]], policy.layout(2))
+    assert "L" in policy.vocabulary.decode(targets.token_ids[0, 0])
+    assert "L" not in POLICY.vocabulary.decode(target_batch([[example(disc())]], POLICY.layout(1)).token_ids[0, 0])
+    assert targets.lengths[0, 1] == 1 and targets.token_ids[0, 1, 0] == paths.eos
+    states = policy.grammar.states(targets.token_ids[0])
+    remaining = paths.max_new_tokens - np.broadcast_to(np.arange(paths.max_new_tokens), states.shape)
+    mask = np.asarray(policy.grammar.mask(states, remaining))
+    legal = np.take_along_axis(mask, targets.token_ids[0][..., None], axis=-1)[..., 0]
+    assert legal[0, : targets.lengths[0, 0]].all() and legal[1, 0]
+    assert not np.asarray(POLICY.grammar.mask(POLICY.grammar.initial, 24))[paths.eos]

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from moonseg_jax.config import PATH_UNITS
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.close_fit import simplify_closely
+from moonseg_jax.paths.cubic_fit import fit_cubics
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.paths.placed_path import MAX_NUMBERS, PlacedPath
 from moonseg_jax.paths.trace import oriented, signed_area, trace, without_straight_vertices
@@ -24,6 +25,7 @@ class MaskPath:
     """Outlines in the path."""
     holes: int
     vertices: int
+    """Of polygons, or pieces of curves."""
     iou: float
     """Of what the path draws (by pixel centres) with the mask; 1 for an empty mask."""
     left_out: int
@@ -34,7 +36,9 @@ class MaskPath:
     """Pixels of the background inside the holes that were left out."""
 
 
-def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, max_subpaths: int) -> MaskPath:
+def path_of_mask(
+    mask: Bool[np.ndarray, "height width"], *, tolerance: float, max_subpaths: int, curves: bool = False
+) -> MaskPath:
     """Traces a mask; an empty one gives a path without commands in a box of zeros.
 
     Order: parts by area descending, holes after their outline; outlines clockwise in the image, holes against
@@ -45,9 +49,10 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
       mask: any dtype; non-zero is foreground.
       tolerance: of the simplification, in pixels; 0 keeps every pixel edge.
       max_subpaths: most outlines and holes; beyond, the ones that enclose least are left out.
+      curves: fit cubics to the simplified outlines, within the tolerance of them once more, for export.
 
     Raises:
-      UserError: the path would have too many numbers.
+      UserError: the path would have too many numbers, or curves are asked for at a tolerance of 0.
     """
     height, width = mask.shape
     polygons = [(polygon, hole > 0) for part in trace(mask) for hole, polygon in enumerate(part.polygons)]
@@ -62,15 +67,20 @@ def path_of_mask(mask: Bool[np.ndarray, "height width"], *, tolerance: float, ma
     if 2 * sum(map(len, fitted)) > MAX_NUMBERS:
         raise UserError(f"the path would have more than {MAX_NUMBERS} numbers; use a larger --tolerance")
     low, high = np.concatenate(fitted).min(axis=0), np.concatenate(fitted).max(axis=0)
-    numbers = [
-        _quantised(points, low, high, clockwise=not is_hole) for points, (_, is_hole) in zip(fitted, kept)
-    ]  # fmt: skip
     size = np.array([width, height])
-    path = PlacedPath.from_polygons(numbers, box=[*(low + high) / 2 / size, *(high - low) / size])
+    box = [*(low + high) / 2 / size, *(high - low) / size]
+    if curves:
+        chains = [np.rint((fit_cubics(points, tolerance) - low) / (high - low) * PATH_UNITS) for points in fitted]
+        path, vertices = PlacedPath.from_cubics(chains, box), sum(map(len, chains))
+    else:
+        numbers = [
+            _quantised(points, low, high, clockwise=not is_hole) for points, (_, is_hole) in zip(fitted, kept)
+        ]  # fmt: skip
+        path, vertices = PlacedPath.from_polygons(numbers, box), sum(map(len, numbers))
     drawn = fill(path.polygons(height, width), height, width)
     holes = sum(is_hole for _, is_hole in kept)
     return MaskPath(
-        path=path, parts=len(kept) - holes, holes=holes, vertices=sum(map(len, numbers)),
+        path=path, parts=len(kept) - holes, holes=holes, vertices=vertices,
         iou=float(np.count_nonzero(drawn & (mask != 0)) / np.count_nonzero(drawn | (mask != 0))),
         left_out=len(polygons) - len(kept), lost=int(np.count_nonzero((mask != 0) & ~true)),
         filled=int(np.count_nonzero(true & (mask == 0))),

@@ -81,6 +81,22 @@ class PlacedPath:
             numbers=tuple(numbers for polygon in points for numbers in (polygon[:2], polygon[2:], ())),
         )
 
+    @classmethod
+    def from_cubics(cls, chains: Sequence[Float[np.ndarray, "pieces 4 2"]], box: Sequence[float]) -> PlacedPath:
+        """The path of closed chains of cubics: absolute `M`, one `C` with all pieces, `Z`.
+
+        Args:
+          chains: start, two controls and end of each piece, (x, y) in the 960-unit box.
+          box: cx, cy, w, h in units of the image.
+        """
+        cx, cy, w, h = map(float, box)
+        points = [(tuple(chain[0, 0].tolist()), tuple(chain[:, 1:].ravel().tolist())) for chain in chains]
+        return cls(
+            box=(cx, cy, w, h),
+            commands=("M", "C", "Z") * len(points),
+            numbers=tuple(numbers for start, pieces in points for numbers in (start, pieces, ())),
+        )
+
     @property
     def text(self) -> str:
         """SVG path data in the 960-unit box, words joined by single blanks."""

@@ -140,3 +140,18 @@ def test_any_mask_has_a_path_of_finite_numbers_within_its_budget(height, width, 
         assert abs(signed_area(polygon)) > 0
     if tolerance == 0 and not traced.left_out:
         assert traced.iou == 1.0
+
+
+def test_curves_take_fewer_numbers_and_stay_close():
+    rows, cols = np.mgrid[:160, :200]
+    ring = (np.hypot(rows - 70, cols - 90) < 60) & (np.hypot(rows - 70, cols - 90) > 25)
+    lines, curves = (path_of_mask(ring, tolerance=0.5, max_subpaths=9, curves=curves) for curves in (False, True))
+    assert set(curves.path.commands) == {"M", "C", "Z"} and (curves.parts, curves.holes) == (1, 1)
+    assert sum(map(len, curves.path.numbers)) < sum(map(len, lines.path.numbers))
+    assert curves.iou > 0.985
+    np.testing.assert_allclose(iou(draw_mask(curves.path, *ring.shape), ring), curves.iou, atol=0.01)
+
+
+def test_curves_need_a_tolerance():
+    with pytest.raises(UserError, match="tolerance"):
+        path_of_mask(CORNERS["one pixel"], tolerance=0, max_subpaths=1, curves=True)
