@@ -13,8 +13,8 @@ from moonseg_jax.paths.fill import winding_numbers
 from moonseg_jax.paths.simplify import Stairs
 from moonseg_jax.paths.trace import oriented, signed_area, without_straight_vertices
 
-LOSS_PER_PIXEL = 0.01
-"""Largest loss of IoU for every pixel of tolerance: half a pixel may cost half a percent."""
+LOSS_PER_PIXEL = 0.02
+"""Largest loss of IoU for every pixel of tolerance: half a pixel may cost one percent."""
 
 FINER_SHARES = (0.86, 0.74, 0.62, 0.52, 0.4, 0.2)
 """Shares of the tolerance that are tried in turn while the loss is larger; the exact outlines come last."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from pathlib import Path
 
@@ -51,9 +50,8 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 
 @real_data
 def test_real_masks_are_drawn_back_closely_with_few_vertices():
-    masks = annotated_masks(Path(REAL_DATA) / "coco" / "instances.json")
-    figures = measure_tracing(itertools.islice(masks, 0, None, 2))
-    assert figures["masks"] > 300
+    figures = bench_tracing(Path(REAL_DATA) / "coco" / "instances.json", crowds=True)
+    assert figures["masks"] == 695
     assert figures["ciou"] >= 0.998 and figures["miou"] >= 0.994 and figures["biou_2pct"] >= 0.990
     assert figures["worst_iou"] >= 0.98
     assert all(figures[f"vertices_p{share}"] <= most for share, most in zip((50, 90, 99), (26, 64, 135)))
@@ -73,17 +71,17 @@ def test_corner_cases_are_drawn_back(mask):
 
 def test_small_objects_are_simplified_less():
     """At 2 pixels a small disc would be a quadrilateral; a large one is drawn well enough."""
-    for radius, least, most in ((70.2, 1.7, 2.0), (5.2, 0.0, 1.3)):
+    for radius, least, most in ((70.2, 1.7, 2.0), (3.2, 0.0, 1.3)):
         mask = ellipse(160, 80.3, 79.6, radius, radius * 0.8)
         fit = simplify_closely(outlines_of(mask), mask, 2.0)
-        assert least <= fit.tolerance <= most and fit.iou >= 0.98
+        assert least <= fit.tolerance <= most and fit.iou >= 0.96
 
 
 def test_a_larger_tolerance_may_lose_more():
     mask = ellipse(160, 80.3, 79.6, 33, 27)
     counts = [len(simplify_closely(outlines_of(mask), mask, px).polygons[0]) for px in (0.3, 1.0, 3.0, 8.0)]
     assert counts == sorted(counts, reverse=True) and counts[-1] < counts[0] / 3
-    assert [least_iou(px) for px in (0, 0.5, 2)] == [1.0, 0.995, 0.98]
+    assert [least_iou(px) for px in (0, 0.5, 2)] == [1.0, 0.99, 0.96]
 
 
 def test_no_tolerance_keeps_every_pixel_edge():
@@ -139,7 +137,7 @@ def test_targets_with_every_integer_are_close_if_the_budget_allows(budget):
         target = encode_target(mask, vocabulary=vocabulary, paths=paths, region=config.region)
         assert len(target.token_ids) <= budget
         if budget == 768:
-            assert target.iou >= 0.995
+            assert target.iou >= least_iou(paths.trace_tolerance)
 
 
 def test_segmentations_that_are_none_are_refused_by_name(tmp_path):
