@@ -27,6 +27,10 @@ BOX_TOKENS = 3
 """Two coordinates and a size: what every completion with a target starts with."""
 
 
+def _total(values: Float[Array, "*rows"], where: Bool[Array, "*rows"]) -> SumAndCount:
+    return jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where).astype(jnp.float32)
+
+
 def _normed(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
 
@@ -58,7 +62,7 @@ def heat_map_loss(
     scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:taught, :, :, 0]) * width**-0.5
     cross_entropy = -jnp.einsum("IKp,LIKPp->IKP", shares, nn.log_softmax(scores)) / taught
     counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
-    return jnp.sum(jnp.where(counts, cross_entropy, 0.0)), jnp.sum(counts).astype(jnp.float32)
+    return _total(cross_entropy, counts)
 
 
 def patch_words_loss(
@@ -77,7 +81,7 @@ def patch_words_loss(
     spoken = jnp.einsum("IKp,IpV->IKV", shares, words)
     counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
     nats = -jnp.take_along_axis(spoken, prompt_ids, axis=-1)
-    return jnp.sum(jnp.where(counts, nats, 0.0)), jnp.sum(counts).astype(jnp.float32)
+    return _total(nats, counts)
 
 
 def ranked_probability_score(logits: Float[Array, "... b"], bins: Int[Array, "..."]) -> Float[Array, "..."]:
@@ -97,7 +101,7 @@ def path_distance(
     is_number = token_ids[..., None] == tables.number_ids
     scores = ranked_probability_score(logits[..., tables.number_ids], jnp.argmax(is_number, axis=-1))
     counts = learned & jnp.any(is_number, axis=-1)
-    return jnp.sum(jnp.where(counts, scores, 0.0)), jnp.sum(counts).astype(jnp.float32)
+    return _total(scores, counts)
 
 
 def sft_sums(
@@ -137,17 +141,14 @@ def sft_sums(
     every_token = jnp.ones(model.config.text.vocabulary, bool)
     nats = -token_statistics(forward.logits, every_token, token_ids, bins, model.config.paths).log_probs
 
-    def total(values: Array, where: Array) -> SumAndCount:
-        return jnp.sum(jnp.where(where, values, 0.0)), jnp.sum(where).astype(jnp.float32)
-
     # The grammar puts the box first: the rows behind it have no bins to score.
     of_coord = ranked_probability_score(forward.logits.coord[:, :BOX_TOKENS], bins[:, :BOX_TOKENS, 0])
     of_size = ranked_probability_score(forward.logits.size[:, :BOX_TOKENS], bins[:, :BOX_TOKENS]).sum(axis=-1)
     distance = jnp.where(is_coord[:, :BOX_TOKENS], of_coord, 0.0) + jnp.where(is_size[:, :BOX_TOKENS], of_size, 0.0)
     sums = {
-        "box": total(nats, learned & is_box),
-        "path": total(nats, learned & ~is_box),
-        "box_distance": total(distance, (learned & is_box)[:, :BOX_TOKENS]),
+        "box": _total(nats, learned & is_box),
+        "path": _total(nats, learned & ~is_box),
+        "box_distance": _total(distance, (learned & is_box)[:, :BOX_TOKENS]),
         "path_distance": path_distance(forward.logits.token, token_ids, learned, tables),
     }
     if grounding:
