@@ -17,8 +17,10 @@ from moonseg_jax.metrics import MaskMetrics
 from moonseg_jax.paths.decode import box_from_tokens, edges_from_tokens
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.policy import Policy
-from moonseg_jax.rollout.sample import GREEDY, sample, sample_keys
-from moonseg_jax.types import Example, PromptBatch, Rollouts, Scene
+from moonseg_jax.rollout.engine import sample
+from moonseg_jax.rollout.noise import GREEDY, sample_keys
+from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.types import Example, PromptBatch, Scene
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ class Decoder:
 
 def _decode(policy: Policy, temperature: float, params: Any, batch: PromptBatch, key: jax.Array) -> tuple:
     keys = sample_keys(key, jnp.zeros((), jnp.int32), batch.example_ids, 1)
-    rollouts: Rollouts = sample(policy.model, policy.grammar, params, batch, keys, 1, temperature)
+    sampling = Sampling(temperature=temperature, record_experts=False)
+    rollouts, _ = sample(policy.model, policy.grammar, params, batch, keys, sampling)
     box = box_from_tokens(rollouts.token_ids, rollouts.bins, policy.config.region, policy.config.paths)
     edges = edges_from_tokens(rollouts.token_ids, rollouts.lengths, box, policy.tables)
     return rollouts.lengths, box, edges

@@ -27,6 +27,7 @@ from moonseg_jax.pairs import PairBuffer, make_pairs
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refiner
 from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
@@ -85,9 +86,11 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
 
     layout = policy.layout(config.phrases_per_image, config.crops)
     loader = _loader(config, functools.partial(_prompts_and_targets, layout))
+    sampling = Sampling(
+        group=config.group, temperature=config.temperature, slots=config.slots, record_experts=config.replay_experts
+    )
     rollout = make_rollout(
-        policy, group=config.group, temperature=config.temperature, length_penalty=config.length_penalty,
-        seed=config.seed,
+        policy, sampling, length_penalty=config.length_penalty, seed=config.seed, mesh=mesh
     )  # fmt: skip
     update = make_policy_step(
         policy.model, policy.grammar, policy.tables, optimizer, temperature=config.temperature,

@@ -86,6 +86,11 @@ class RlConfig(LoopConfig):
     group: int = 8
     """Samples per prompt."""
     temperature: float = 1.0
+    slots: int | None = None
+    """Sequences each device decodes side by side; a slot whose path has ended takes the next one. None decodes all
+    of a batch at once."""
+    replay_experts: bool = True
+    """Learn with the experts that sampling chose, so that routing noise does not enter the probability ratio."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     """The probability ratio is clipped to [1 - clip_low, 1 + clip_high]."""

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 FINISH_CLOSED, FINISH_BUDGET, FINISH_INVALID = 0, 1, 2
-"""Finish reasons of a rollout: closed by EOS; out of budget; broken text (only without the grammar mask)."""
+"""Finish reasons of a rollout: properly closed by EOS; out of budget; a token that the grammar forbids was drawn
+(only where the grammar is not enforced)."""
 
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 """A loss or figure on its way to a mean: divided once, at the end."""
@@ -90,6 +91,19 @@ class EdgeBatch:
 
 
 @flax.struct.dataclass
+class Routing:
+    """Experts chosen in the three passes over a sequence, per routed layer, for replay.
+
+    L routed layers, p image patches, k experts a token; N = I*K prompts, G samples of each.
+    """
+
+    image: Int[Array, "L I p+1 k"]
+    """Of BOS and image patches."""
+    prompt: Int[Array, "L N P k"]
+    completion: Int[Array, "L N*G T k"]
+
+
+@flax.struct.dataclass
 class Rollouts:
     """Sampled or injected completions. Lengths are carried: id 0 is BOS, EOS and pad-like at once."""
 
@@ -98,10 +112,13 @@ class Rollouts:
     log_probs: Float[Array, "N T"]
     """Log-probability of each token (bins included) under mask and temperature; 0 past the length."""
     lengths: Int[Array, " N"]
+    """Tokens, EOS included; 0 where there was no prompt to complete."""
+    budgets: Int[Array, " N"]
+    """Most tokens each may have, EOS included: the mask keeps room for a proper end within it."""
     finish: Int[Array, " N"]
     """One of the finish reasons above."""
-    experts: Int[Array, "L N T k"] | None
-    """Experts chosen per routed layer and token, for replay; None where not recorded."""
+    experts: Routing | None
+    """Experts chosen, for replay; None where not recorded."""
 
 
 @flax.struct.dataclass

@@ -16,6 +16,7 @@ from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.model.refiner import init_head, make_head
 from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.sharding import make_mesh, put_batch, put_replicated, to_host
 from moonseg_jax.types import PromptBatch, TargetBatch
 
@@ -45,7 +46,8 @@ def rl_step(mesh: Mesh) -> Results:
     """Rollouts and one update from them."""
     policy = micro_policy()
     state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
-    rollout = make_rollout(policy, group=2, temperature=0.9, length_penalty=0.01, seed=3)
+    sampling = Sampling(group=2, temperature=0.9, slots=3)
+    rollout = make_rollout(policy, sampling, length_penalty=0.01, seed=3, mesh=mesh)
     update = make_policy_step(
         policy.model, policy.grammar, policy.tables, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
         clip_high=0.3, entropy_weight=0.01, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
@@ -58,6 +60,8 @@ def rl_step(mesh: Mesh) -> Results:
         rollouts, scored, _, figures = compile_quickly(rollout, *prompts)(*prompts)
         inputs = (state, None, batch, targets, rollouts, scored)
         state, sums = compile_quickly(update, *inputs)(*inputs)
+    # Every device has slots of its own.
+    del figures["useful_slots"]
     assert sums["flat_groups"][0] < IMAGES, "too few groups teach anything"
     return collect(figures=figures, sums=sums, params=state.params, averaged=state.averaged)
 

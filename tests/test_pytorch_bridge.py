@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,10 +19,13 @@ from moonseg_jax.batch import prompt_batch
 from moonseg_jax.config import tiny
 from moonseg_jax.convert.names import Naming
 from moonseg_jax.convert.pytorch import export_checkpoint
+from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.model.refiner import head_shapes, make_head, refine_loop
 from moonseg_jax.policy import Policy
-from moonseg_jax.rollout.sample import GREEDY, sample
-from moonseg_jax.rollout.unconstrained import decode_unconstrained
+from moonseg_jax.rollout.engine import sample
+from moonseg_jax.rollout.noise import GREEDY
+from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.rollout.values import values_from_bins
 from moonseg_jax.types import Example
 from moonseg_jax.weights import save_weights
 
@@ -328,10 +332,16 @@ def ours(tmp_path_factory):
     image = cv2.GaussianBlur(image, (0, 0), 9, dst=image)
     example = Example(image=image, phrase=PHRASE, target=None, image_id=0, example_id=0)
     batch = prompt_batch([[example]], policy.layout(1, 1 + policy.config.vision.max_tiles))
-    decode = jax.jit(functools.partial(decode_unconstrained, policy.model, steps=BUDGET))
-    decoded = jax.device_get(compile_quickly(decode, params, batch)(params, batch))
-    greedy = jax.jit(functools.partial(sample, policy.model, policy.grammar, keys=None, group=1, temperature=GREEDY))
-    polygons = jax.device_get(compile_quickly(greedy, params, batch)(params, batch))
+    greedy = functools.partial(sample, policy.model, keys=None, sampling=Sampling(temperature=GREEDY))
+
+    def complete(params, batch):
+        """Free completions with all their logits and values, and completions under the grammar."""
+        freely, _ = greedy(policy.grammar.unenforced(), params, batch, budgets=jnp.full(1, BUDGET))
+        seen = completion_logits(policy.model, params, batch, freely.token_ids, freely.bins)
+        values = values_from_bins(freely.token_ids, freely.bins, policy.config.region, paths)
+        return freely, seen.logits, values, greedy(policy.grammar, params, batch)[0]
+
+    decoded, logits, values, polygons = compile_quickly(jax.jit(complete), params, batch)(params, batch)
 
     def improve(params, head_params, crops, coarse):
         final, early = policy.model.apply({"params": params}, crops, method="encode_crops")
@@ -344,7 +354,7 @@ def ours(tmp_path_factory):
     refined = jax.device_get(compile_quickly(jax.jit(improve), *inputs)(*inputs))
     return SimpleNamespace(
         folder=folder, config=policy.config, vocabulary=policy.vocabulary, image=image, crop=crop, mask=mask,
-        decoded=decoded, polygons=polygons, refined=refined,
+        decoded=decoded, logits=logits, values=values, polygons=polygons, refined=refined,
     )  # fmt: skip
 
 
@@ -376,9 +386,9 @@ def test_greedy_decoding_equals_ours_at_tiny_size(ours, exported):
     tokens = [token for token, _ in completion]
     assert tokens == ours.decoded.token_ids[0, : ours.decoded.lengths[0]].tolist()
     assert {5, 6} < set(tokens), "the run must feed coordinates and sizes back"
-    expected = ours.decoded.values[0, : len(tokens)]
+    expected = ours.values[0, : len(tokens)]
     np.testing.assert_allclose([value for _, value in completion], expected, atol=1e-6)
-    for got, logits in zip(zip(*seen), ours.decoded.logits):
+    for got, logits in zip(zip(*seen), ours.logits):
         np.testing.assert_allclose(torch.stack(got), logits[0, : len(tokens)], rtol=0, atol=1e-4)
 
 

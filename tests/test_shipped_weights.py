@@ -10,8 +10,10 @@ from data_pipelines.shapes.scene import generate_scene
 from moonseg_jax.batch import prompt_batch
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import shipped
-from moonseg_jax.rollout.sample import GREEDY, sample
-from moonseg_jax.rollout.unconstrained import decode_unconstrained
+from moonseg_jax.rollout.engine import sample
+from moonseg_jax.rollout.noise import GREEDY
+from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.types import FINISH_CLOSED
 
 SCENES = 16
 
@@ -20,9 +22,9 @@ SCENES = 16
 def decoders():
     """Greedy decoding with the grammar and without it: (parameters, batch) → completions."""
     policy, _ = load_policy(shipped("sft"))
-    with_grammar = functools.partial(sample, policy.model, policy.grammar, keys=None, group=1, temperature=GREEDY)
-    freely = functools.partial(decode_unconstrained, policy.model, steps=policy.config.paths.max_new_tokens)
-    return jax.jit(with_grammar), jax.jit(freely)
+    greedy = functools.partial(sample, policy.model, keys=None, sampling=Sampling(temperature=GREEDY))
+    grammars = (policy.grammar, policy.grammar.unenforced())
+    return [jax.jit(functools.partial(greedy, grammar)) for grammar in grammars]
 
 
 @pytest.mark.parametrize("stage", ["sft", "rl"])
@@ -31,7 +33,8 @@ def test_a_decoder_without_the_grammar_reads_the_same_paths(decoders, stage):
     policy, params = load_policy(shipped(stage))
     rows = [generate_scene(0, index, 2, "val").examples[:2] for index in range(SCENES)]
     batch = prompt_batch(rows, policy.layout(2))
-    expected, found = (decode(params=params, batch=batch) for decode in decoders)
+    (expected, _), (found, _) = (decode(params=params, batch=batch) for decode in decoders)
     pairs = zip(expected.token_ids, expected.lengths, found.token_ids, found.lengths, strict=True)
     same = [np.array_equal(ids[:length], free[:ended]) for ids, length, free, ended in pairs]
     assert np.mean(same) >= 0.9, same
+    assert np.mean(found.finish == FINISH_CLOSED) >= 0.9

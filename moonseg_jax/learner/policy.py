@@ -96,13 +96,14 @@ def rollout_statistics(
 ) -> TokenStatistics:
     """Log-probabilities [N, T] the learner gives to sampled tokens: same mask, same temperature, same experts."""
     paths = model.config.paths
+    token_ids = rollouts.token_ids
     forward = completion_logits(
-        model, params, batch, rollouts.token_ids, rollouts.bins, replay=rollouts.experts
+        model, params, batch, token_ids, rollouts.bins, replay=rollouts.experts, choices=grammar.choices
     )  # fmt: skip
-    steps = jnp.arange(paths.max_new_tokens)
-    remaining = jnp.broadcast_to(paths.max_new_tokens - steps, rollouts.token_ids.shape)
-    mask = grammar.mask(grammar.states(rollouts.token_ids), remaining)
-    return token_statistics(forward.logits, mask, rollouts.token_ids, rollouts.bins, paths, temperature)
+    remaining = rollouts.budgets[:, None] - jnp.arange(token_ids.shape[1])
+    mask = grammar.choice_mask(grammar.states(token_ids), remaining)
+    chosen = grammar.choice_of_token(token_ids)
+    return token_statistics(forward.logits, mask, token_ids, chosen, rollouts.bins, paths, temperature)
 
 
 def make_policy_step(

@@ -45,7 +45,7 @@ def patch_shares(ground_truth: Bool[Array, "I K R R"], patches: int) -> Float[Ar
 
 def heat_map_loss(
     queries: Float[Array, "L I*K P H d"],
-    keys: Float[Array, "L I p H d"],
+    keys: Float[Array, "L I H p d"],
     shares: Float[Array, "I K p"],
     learned: Bool[Array, "I K P"],
 ) -> SumAndCount:
@@ -59,7 +59,7 @@ def heat_map_loss(
     images, phrases, _ = shares.shape
     taught = max(layers - 1, 1)
     looking = queries[:taught, :, :, 0].reshape(taught, images, phrases, tokens, width)
-    scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:taught, :, :, 0]) * width**-0.5
+    scores = jnp.einsum("LIKPd,LIpd->LIKPp", looking, keys[:taught, :, 0]) * width**-0.5
     cross_entropy = -jnp.einsum("IKp,LIKPp->IKP", shares, nn.log_softmax(scores)) / taught
     counts = learned & (shares.sum(axis=-1, keepdims=True) > 0.5)
     return _total(cross_entropy, counts)
@@ -139,7 +139,7 @@ def sft_sums(
     is_coord, is_size = token_ids == model.config.paths.coord_token, token_ids == model.config.paths.size_token
     is_box = is_coord | is_size
     every_token = jnp.ones(model.config.text.vocabulary, bool)
-    nats = -token_statistics(forward.logits, every_token, token_ids, bins, model.config.paths).log_probs
+    nats = -token_statistics(forward.logits, every_token, token_ids, token_ids, bins, model.config.paths).log_probs
 
     # The grammar puts the box first: the rows behind it have no bins to score.
     of_coord = ranked_probability_score(forward.logits.coord[:, :BOX_TOKENS], bins[:, :BOX_TOKENS, 0])

@@ -1,6 +1,7 @@
 """The one attention of the text decoder: training, prefill and cached decoding run the same code.
 
-Letters: N rows, T queries, S keys, H heads, d head width, D = H*d, M shared key segments, G = N/M rows per segment.
+Letters: N rows, T queries, S keys, H heads, d head width, D = H*d, M segments that rows share, C seats at them,
+G = C/M seats per segment.
 """
 
 from __future__ import annotations
@@ -16,25 +17,43 @@ from moonseg_jax.config import TextConfig
 
 @flax.struct.dataclass
 class Segment:
-    """Keys and values that G consecutive rows share (an image, a prompt) or that each row owns (G = 1)."""
+    """Keys and values that several rows share (an image, a prompt) or that each row owns.
 
-    keys: Float[Array, "... M S H d"]
-    values: Float[Array, "... M S H d"]
+    Heads come before keys: a product over one key per step then reads memory in order.
+    """
+
+    keys: Float[Array, "... M H S d"]
+    values: Float[Array, "... M H S d"]
     valid: Bool[Array, "M S"] | None
     """Which keys exist; None means all of them."""
 
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of tokens decoded so far, all layers, updated in place."""
+    """One layer's keys and values of the tokens decoded so far, updated in place."""
 
-    keys: Float[Array, "L N S H d"]
-    values: Float[Array, "L N S H d"]
+    keys: Float[Array, "N H S d"]
+    values: Float[Array, "N H S d"]
+
+
+@flax.struct.dataclass
+class Seats:
+    """Which rows share which segment, where rows are in no order.
+
+    The seats of a segment are consecutive; every kind of segment has the same number of seats in all. A row sits on
+    one seat; seats without a row hold any row, and what they compute is read by nobody.
+    """
+
+    row_of_seat: Int[Array, " C"]
+    seat_of_row: Int[Array, " N"]
 
 
 def attend(
     queries: Float[Array, "N T H d"],
-    segments: list[tuple[Segment, Bool[Array, "*#N T S"] | None]],
+    shared: list[Segment],
+    own: Segment,
+    mask: Bool[Array, "*#N T S"] | None,
+    seats: Seats | None = None,
 ) -> Float[Array, "N T H d"]:
     """Softmax attention over the union of several key segments, scale 1/sqrt(d), softmax in float32.
 
@@ -42,43 +61,52 @@ def attend(
     partial results are merged by their common maximum (the log-sum-exp identity).
 
     Args:
-      queries: rotated and scaled queries; rows that share a segment are consecutive.
-      segments: pairs of a segment and a mask over (query, key), True where the key is seen; None means all.
+      queries: rotated and scaled queries.
+      shared: segments that several rows read, all of their valid keys.
+      own: one segment per row.
+      mask: own queries x own keys, True where the key is seen; None means all.
+      seats: who reads which shared segment; None means that rows of one segment are consecutive.
     """
-    rows, count, heads, width = queries.shape
+    rows, _, heads, _ = queries.shape
+    queries_NHTd = queries.transpose(0, 2, 1, 3)
+    seated = queries_NHTd if seats is None else queries_NHTd[seats.row_of_seat]
+
+    def to_rows(x_MHGx: Array) -> Array:
+        x_CHx = jnp.swapaxes(x_MHGx, 1, 2).reshape(len(seated), heads, *x_MHGx.shape[3:])
+        return x_CHx if seats is None else x_CHx[seats.seat_of_row]
+
+    logits_NHTS = _logits("NHTd,NHSd->NHTS", queries_NHTd, own)
+    if mask is not None:
+        logits_NHTS = jnp.where(jnp.broadcast_to(mask, (rows, *mask.shape[-2:]))[:, None], logits_NHTS, -jnp.inf)
+    peak_NHT = logits_NHTS.max(axis=-1)
     scores = []
-    for segment, mask in segments:
-        shared = segment.keys.shape[0]
-        grouped = queries.reshape(shared, rows // shared, count, heads, width)
-        logits = jnp.einsum("MGTHd,MSHd->MHGTS", grouped, segment.keys, preferred_element_type=jnp.float32)
-        logits = logits * width**-0.5
+    for segment in shared:
+        grouped = jnp.swapaxes(seated.reshape(len(segment.keys), -1, *seated.shape[1:]), 1, 2)
+        logits_MHGTS = _logits("MHGTd,MHSd->MHGTS", grouped, segment)
         if segment.valid is not None:
-            logits = jnp.where(segment.valid[:, None, None, None, :], logits, -jnp.inf)
-        if mask is not None:
-            mask_MGTS = jnp.broadcast_to(mask, (rows, *mask.shape[-2:])).reshape(shared, -1, *mask.shape[-2:])
-            logits = jnp.where(mask_MGTS[:, None], logits, -jnp.inf)
-        scores.append(logits)
+            logits_MHGTS = jnp.where(segment.valid[:, None, None, None, :], logits_MHGTS, -jnp.inf)
+        scores.append(logits_MHGTS)
+        peak_NHT = jnp.maximum(peak_NHT, to_rows(logits_MHGTS.max(axis=-1)))
+    peak_NHT = jax.lax.stop_gradient(peak_NHT)
 
-    def to_rows(x_MHGT: Array) -> Array:
-        return x_MHGT.transpose(0, 2, 1, 3).reshape(rows, heads, count)
+    weights_NHTS = jnp.exp(logits_NHTS - peak_NHT[..., None])
+    total_NHT, mixed_NHTd = weights_NHTS.sum(axis=-1), _mix("NHTS,NHSd->NHTd", weights_NHTS, own)
+    peak_CHT = peak_NHT if seats is None else peak_NHT[seats.row_of_seat]
+    for segment, logits_MHGTS in zip(shared, scores):
+        peak_MHGT = jnp.swapaxes(peak_CHT.reshape(len(segment.keys), -1, *peak_CHT.shape[1:]), 1, 2)
+        weights_MHGTS = jnp.exp(logits_MHGTS - peak_MHGT[..., None])
+        total_NHT += to_rows(weights_MHGTS.sum(axis=-1))
+        mixed_NHTd += to_rows(_mix("MHGTS,MHSd->MHGTd", weights_MHGTS, segment))
+    return (mixed_NHTd / total_NHT[..., None]).transpose(0, 2, 1, 3).astype(queries.dtype)
 
-    def to_groups(x_NHT: Array, shared: int) -> Array:
-        return x_NHT.reshape(shared, rows // shared, heads, count).transpose(0, 2, 1, 3)
 
-    peak = jnp.max(jnp.stack([to_rows(s.max(axis=-1)) for s in scores]), axis=0)
-    peak = jax.lax.stop_gradient(peak)
-    total = jnp.zeros((rows, heads, count), jnp.float32)
-    mixed = jnp.zeros((rows, count, heads, width), jnp.float32)
-    for (segment, _), logits in zip(segments, scores):
-        shared = segment.keys.shape[0]
-        weights = jnp.exp(logits - to_groups(peak, shared)[..., None])
-        total += to_rows(weights.sum(axis=-1))
-        part = jnp.einsum(
-            "MHGTS,MSHd->MGTHd", weights.astype(segment.values.dtype), segment.values,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-        mixed += part.reshape(rows, count, heads, width)
-    return (mixed / total.transpose(0, 2, 1)[..., None]).astype(queries.dtype)
+def _logits(product: str, queries: Array, segment: Segment) -> Array:
+    scale = queries.shape[-1] ** -0.5
+    return jnp.einsum(product, queries, segment.keys, preferred_element_type=jnp.float32) * scale
+
+
+def _mix(product: str, weights: Array, segment: Segment) -> Array:
+    return jnp.einsum(product, weights.astype(segment.values.dtype), segment.values, preferred_element_type=jnp.float32)
 
 
 def prefix_mask(count: int, prefix: int) -> Bool[Array, "count count"]:
@@ -120,9 +148,9 @@ class TauAttention(nn.Module):
         positions_NT: Int[Array, "N T"],
         context: list[Segment],
         mask: Bool[Array, "*#N T S"] | None,
+        seats: Seats | None,
         cache: Cache | None,
-        layer: Int[Array, ""],
-        index: Int[Array, ""] | None,
+        index: Int[Array, "N T"] | None,
     ) -> tuple[Float[Array, "N T D"], Segment, Cache | None]:
         """Attends to `context`, then to the own tokens (fresh ones, or all cached ones after writing these).
 
@@ -131,9 +159,9 @@ class TauAttention(nn.Module):
           positions_NT: absolute positions, the image prefix included.
           context: this layer's keys and values of earlier segments.
           mask: own queries x own keys, True where seen; None means all (the image prefix).
-          cache: all layers' own keys and values, or None to keep nothing.
-          layer: this layer's row in the cache.
-          index: slot of the first fresh token in the cache.
+          seats: see `attend`.
+          cache: this layer's own keys and values, or None to keep nothing.
+          index: where in the cache the fresh tokens go.
 
         Returns:
           output, fresh keys and values, updated cache.
@@ -156,15 +184,12 @@ class TauAttention(nn.Module):
         key = rotate(key, positions_NT, c.rope_theta)
         self.sow("intermediates", "query", query)
 
-        own = fresh = Segment(keys=key, values=value, valid=None)
+        own = fresh = Segment(keys=key.transpose(0, 2, 1, 3), values=value.transpose(0, 2, 1, 3), valid=None)
         if cache is not None:
-            assert index is not None, "a cache needs the slot to write to"
-            start = (layer, 0, index, 0, 0)
-            cache = Cache(
-                keys=jax.lax.dynamic_update_slice(cache.keys, key[None].astype(cache.keys.dtype), start),
-                values=jax.lax.dynamic_update_slice(cache.values, value[None].astype(cache.values.dtype), start),
-            )
-            own = Segment(keys=cache.keys[layer], values=cache.values[layer], valid=None)
-        mixed = attend(query, [*((segment, None) for segment in context), (own, mask)])
+            assert index is not None, "a cache needs the places to write to"
+            place = (jnp.arange(rows)[:, None], slice(None), index)
+            cache = Cache(keys=cache.keys.at[place].set(key), values=cache.values.at[place].set(value))
+            own = Segment(keys=cache.keys, values=cache.values, valid=None)
+        mixed = attend(query, context, own, mask, seats)
         out = nn.Dense(c.width, dtype=self.dtype, name="proj")(mixed.reshape(rows, count, c.width))
         return out, fresh, cache

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.model.attention import prefix_mask
 from moonseg_jax.model.region import Region
-from moonseg_jax.model.text import DecoderCache, LayerContext, TextDecoder
+from moonseg_jax.model.text import LayerContext, TextDecoder
 from moonseg_jax.model.vision import VisionEncoder
 
 
@@ -60,14 +60,19 @@ class Moondream(nn.Module):
         crops: UInt8[Array, "I C S S 3"],
         stitch_rows: Float[Array, "I C g g"],
         stitch_cols: Float[Array, "I C g g"],
-    ) -> tuple[Float[Array, "I p D"], LayerContext]:
-        """Runs BOS and the image, all seeing all; the image's embeddings, and the keys and values later passes see."""
+        replay: Int[Array, "L I p+1 k"] | None = None,
+    ) -> tuple[Float[Array, "I p D"], LayerContext, Int[Array, "L I p+1 k"]]:
+        """Runs BOS and the image, all seeing all.
+
+        Returns:
+          the image's embeddings, the keys and values that later passes see, and the experts used.
+        """
         image = self.vision(crops, stitch_rows, stitch_cols)
         bos = self.text.embed(jnp.full((image.shape[0], 1), self.config.paths.bos))
         embedded = jnp.concatenate([bos, image], axis=1)
         positions = jnp.broadcast_to(jnp.arange(embedded.shape[1]), embedded.shape[:2])
-        _, context, _, _ = self.text(embedded, positions)
-        return image, context
+        _, context, experts = self.text(embedded, positions, replay=replay)
+        return image, context, experts
 
     def prompt(
         self,
@@ -75,13 +80,19 @@ class Moondream(nn.Module):
         token_ids: Int[Array, "N P"],
         values: Float[Array, "N P 2"],
         lengths: Int[Array, " N"],
-    ) -> tuple[Float[Array, "N P D"], LayerContext]:
-        """Runs the prompts over their images' prefix; padding keys are marked invalid for later passes."""
+        replay: Int[Array, "L N P k"] | None = None,
+    ) -> tuple[Float[Array, "N P D"], LayerContext, Int[Array, "L N P k"]]:
+        """Runs the prompts over their images' prefix.
+
+        Returns:
+          hidden rows; keys and values, those of padding marked invalid for later passes; the experts used.
+        """
         count = token_ids.shape[1]
         positions = jnp.broadcast_to(self.config.prefix_tokens + jnp.arange(count), token_ids.shape)
         causal = jnp.tril(jnp.ones((count, count), bool))
-        hidden, context, _, _ = self.text(self.embed(token_ids, values), positions, (prefix,), causal)
-        return hidden, _mark_valid(context, jnp.arange(count) < lengths[:, None])
+        embedded = self.embed(token_ids, values)
+        hidden, context, experts = self.text(embedded, positions, (prefix,), causal, replay)
+        return hidden, _mark_valid(context, jnp.arange(count) < lengths[:, None]), experts
 
     def complete(
         self,
@@ -89,30 +100,25 @@ class Moondream(nn.Module):
         prompt_lengths: Int[Array, " N"],
         token_ids: Int[Array, "N T"],
         values: Float[Array, "N T 2"],
-        start: int | Int[Array, ""] = 0,
-        cache: DecoderCache | None = None,
         replay: Int[Array, "L N T k"] | None = None,
-    ) -> tuple[Float[Array, "N T D"], DecoderCache | None, Int[Array, "L N T k"]]:
-        """Runs completion tokens: all of them (learning), or the next ones over a cache (sampling).
+    ) -> tuple[Float[Array, "N T D"], Int[Array, "L N T k"]]:
+        """Runs whole completions; `decoding` runs them token by token.
 
         Args:
           context: prefix and prompt.
           prompt_lengths: per row, for the positions.
-          token_ids: completion tokens, or the latest one.
+          token_ids: completion tokens.
           values: coordinates and sizes at their tokens.
-          start: number of completion tokens already in the cache.
-          cache: own keys and values so far; None runs without one.
           replay: experts to use, or None.
+
+        Returns:
+          hidden rows and the experts used.
         """
         count = token_ids.shape[1]
-        step = start + jnp.arange(count)
-        positions = self.config.prefix_tokens + prompt_lengths[:, None] + step
-        keys = count if cache is None else cache.dense.keys.shape[2]
-        mask = step[:, None] >= jnp.arange(keys)
-        index = None if cache is None else jnp.asarray(start)
-        embedded = self.embed(token_ids, values)
-        hidden, _, cache, experts = self.text(embedded, positions, context, mask, cache, index, replay)
-        return hidden, cache, experts
+        positions = self.config.prefix_tokens + prompt_lengths[:, None] + jnp.arange(count)
+        causal = jnp.tril(jnp.ones((count, count), bool))
+        hidden, _, experts = self.text(self.embed(token_ids, values), positions, context, causal, replay)
+        return hidden, experts
 
     def full_pass(self, embedded: Float[Array, "N T D"], prefix: int) -> Float[Array, "N T D"]:
         """Hidden rows of whole sequences in one pass, without a cache.
@@ -122,13 +128,13 @@ class Moondream(nn.Module):
           prefix: how many of them are BOS and image; 0 is a sequence without image, causal throughout.
         """
         positions = jnp.broadcast_to(jnp.arange(embedded.shape[1]), embedded.shape[:2])
-        hidden, _, _, _ = self.text(embedded, positions, mask=prefix_mask(embedded.shape[1], prefix))
+        hidden, _, _ = self.text(embedded, positions, mask=prefix_mask(embedded.shape[1], prefix))
         return hidden
 
-    def heads(self, hidden: Float[Array, "... D"]) -> HeadLogits:
-        """All logits of hidden rows (before the final LayerNorm)."""
+    def heads(self, hidden: Float[Array, "... D"], tokens: Int[Array, " A"] | None = None) -> HeadLogits:
+        """Logits of hidden rows (before the final LayerNorm), of the whole vocabulary or of the given tokens only."""
         coord, size = self.region(hidden)
-        return HeadLogits(token=self.text.logits(hidden), coord=coord, size=size)
+        return HeadLogits(token=self.text.logits(hidden, tokens), coord=coord, size=size)
 
     def __call__(
         self,
@@ -140,8 +146,8 @@ class Moondream(nn.Module):
         prompt_lengths: Int[Array, " N"],
     ) -> HeadLogits:
         """Logits at the end of each prompt; touches every parameter, so `init` goes through here."""
-        _, prefix = self.prefix(crops, stitch_rows, stitch_cols)
-        hidden, _ = self.prompt(prefix, prompt_ids, prompt_values, prompt_lengths)
+        _, prefix, _ = self.prefix(crops, stitch_rows, stitch_cols)
+        hidden, _, _ = self.prompt(prefix, prompt_ids, prompt_values, prompt_lengths)
         last = jnp.take_along_axis(hidden, (prompt_lengths - 1)[:, None, None], axis=1)[:, 0]
         return self.heads(last)
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
-from moonseg_jax.model.attention import Cache, Segment, TauAttention
+from moonseg_jax.model.attention import Cache, Seats, Segment, TauAttention
 from moonseg_jax.model.moe import RoutedMLP
 from moonseg_jax.model.stacks import unrolled
 
@@ -22,25 +22,6 @@ class LayerContext:
 
     dense: Segment
     routed: Segment
-
-
-@flax.struct.dataclass
-class DecoderCache:
-    """Caches of the own tokens, per kind of block."""
-
-    dense: Cache
-    routed: Cache
-
-
-def empty_cache(config: TextConfig, rows: int, slots: int, dtype: jnp.dtype = jnp.float32) -> DecoderCache:
-    """A zero cache for `rows` sequences of up to `slots` own tokens."""
-
-    def zeros(layers: int) -> Cache:
-        # A stack without layers never runs, but its body is traced, and writes to the cache of one layer.
-        shape = (max(layers, 1), rows, slots, config.heads, config.head_width)
-        return Cache(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype))
-
-    return DecoderCache(dense=zeros(config.dense_layers), routed=zeros(config.layers - config.dense_layers))
 
 
 class DenseMLP(nn.Module):
@@ -57,25 +38,34 @@ class DenseMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(n) + mlp(n) with n = LayerNorm(x); written as a scan body over stacked layers."""
+    """x + attention(n) + mlp(n) with n = LayerNorm(x); a scan body over stacked layers, or one layer by itself."""
 
     config: TextConfig
     routed: bool
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, carry, layer, context, replay, positions_NT, mask, index):  # type: ignore[no-untyped-def]
-        """Carry is (hidden rows, cache or None); returns it with fresh keys and values and the chosen experts."""
-        x_NTD, cache = carry
+    def __call__(
+        self,
+        x_NTD: Float[Array, "N T D"],
+        context: list[Segment],
+        replay: Int[Array, "N T k"] | None,
+        positions_NT: Int[Array, "N T"],
+        mask: Bool[Array, "*#N T S"] | None,
+        seats: Seats | None = None,
+        cache: Cache | None = None,
+        index: Int[Array, "N T"] | None = None,
+    ) -> tuple[Float[Array, "N T D"], tuple[Segment, Int[Array, "N T k"] | None, Cache | None]]:
+        """Hidden rows; fresh keys and values, the experts used, and the updated cache. See `TauAttention`."""
         normed = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln")(x_NTD)
         attention = TauAttention(self.config, dtype=self.dtype, name="attn")
-        mixed, fresh, cache = attention(normed, positions_NT, context, mask, cache, layer, index)
+        mixed, fresh, cache = attention(normed, positions_NT, context, mask, seats, cache, index)
         chosen = None
         if self.routed:
             out, chosen = RoutedMLP(self.config, dtype=self.dtype, name="moe")(normed, replay)
         else:
             out = DenseMLP(self.config, dtype=self.dtype, name="mlp")(normed)
-        return (x_NTD + mixed + out, cache), (fresh, chosen)
+        return x_NTD + mixed + out, (fresh, chosen, cache)
 
 
 class TextDecoder(nn.Module):
@@ -101,7 +91,7 @@ class TextDecoder(nn.Module):
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
             block, variable_axes={"params": 0, "intermediates": 0}, split_rngs={"params": True}, length=layers,
-            in_axes=(0, 0, 0, nn.broadcast, nn.broadcast, nn.broadcast), unroll=unrolled(layers),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast), unroll=unrolled(layers),
         )  # fmt: skip
         return scanned(self.config, routed=routed, dtype=self.dtype)
 
@@ -109,9 +99,13 @@ class TextDecoder(nn.Module):
         """Rows of the embedding table."""
         return self.embedding(token_ids)
 
-    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 vocabulary logits: Linear(LayerNorm(hidden))."""
-        return self.head(self.post_ln(hidden)).astype(jnp.float32)
+    def logits(self, hidden: Float[Array, "... D"], tokens: Int[Array, " A"] | None = None) -> Float[Array, "... A"]:
+        """Float32 logits, Linear(LayerNorm(hidden)), of the whole vocabulary or of the given tokens only."""
+        if tokens is None:
+            return self.head(self.post_ln(hidden)).astype(jnp.float32)
+        parameters = self.head.variables["params"]
+        kernel, bias = (parameters[name].astype(self.dtype)[..., tokens] for name in ("kernel", "bias"))
+        return (self.post_ln(hidden) @ kernel + bias).astype(jnp.float32)
 
     def __call__(
         self,
@@ -119,35 +113,21 @@ class TextDecoder(nn.Module):
         positions_NT: Int[Array, "N T"],
         context: tuple[LayerContext, ...] = (),
         mask: Bool[Array, "*#N T S"] | None = None,
-        cache: DecoderCache | None = None,
-        index: Int[Array, ""] | None = None,
         replay: Int[Array, "L N T k"] | None = None,
-    ) -> tuple[Float[Array, "N T D"], LayerContext, DecoderCache | None, Int[Array, "L N T k"]]:
-        """Runs all blocks.
+    ) -> tuple[Float[Array, "N T D"], LayerContext, Int[Array, "L N T k"]]:
+        """Runs all blocks over whole segments; `decoding` runs them token by token.
 
         Args:
           x_NTD: embeddings of the tokens to run.
           positions_NT: their absolute positions.
           context: earlier segments (image prefix, prompt), outermost first; rows sharing one are consecutive.
           mask: own queries x own keys, True where seen; None means all.
-          cache: own tokens decoded so far, or None.
-          index: cache slot of the first token of `x_NTD`.
           replay: experts to use per routed layer, or None to route.
 
         Returns:
-          hidden rows before the final LayerNorm; fresh keys and values as a segment for later passes; the updated
-          cache; the experts used.
+          hidden rows before the final LayerNorm; fresh keys and values as a segment for later passes; the experts
+          used.
         """
-        c = self.config
-        layers = (jnp.arange(c.dense_layers), jnp.arange(c.layers - c.dense_layers))
-        (x_NTD, dense_cache), (dense, _) = self.dense(
-            (x_NTD, None if cache is None else cache.dense), layers[0],
-            [part.dense for part in context], None, positions_NT, mask, index,
-        )  # fmt: skip
-        (x_NTD, routed_cache), (routed, experts) = self.routed(
-            (x_NTD, None if cache is None else cache.routed), layers[1],
-            [part.routed for part in context], replay, positions_NT, mask, index,
-        )  # fmt: skip
-        if cache is not None:
-            cache = DecoderCache(dense=dense_cache, routed=routed_cache)
-        return x_NTD, LayerContext(dense=dense, routed=routed), cache, experts
+        x_NTD, (dense, _, _) = self.dense(x_NTD, [part.dense for part in context], None, positions_NT, mask)
+        x_NTD, (routed, experts, _) = self.routed(x_NTD, [part.routed for part in context], replay, positions_NT, mask)
+        return x_NTD, LayerContext(dense=dense, routed=routed), experts

@@ -92,13 +92,26 @@ class Grammar:
     """Fewest tokens, EOS included, from a state to the end; 0 in the end state."""
     class_of_token: Int[Array, " V"]
     """Class of every token of the model's vocabulary."""
+    choices: Int[Array, " A"]
+    """Tokens that are allowed in some state, ascending: nothing else needs a logit. All where not enforced."""
     initial: int = flax.struct.field(pytree_node=False)
     """State before the first token of a completion."""
     ended: int = flax.struct.field(pytree_node=False)
     """State after EOS, in which EOS alone is allowed. Illegal tokens lead here too."""
+    enforced: bool = flax.struct.field(pytree_node=False, default=True)
+    """Whether the mask forbids what the automaton does not allow; without, it only watches."""
+
+    def unenforced(self) -> Grammar:
+        """The same automaton for free decoding: every token may be chosen, `allows` still tells right from wrong."""
+        everything = jnp.arange(len(self.class_of_token))
+        return self.replace(enforced=False, choices=everything)  # type: ignore[attr-defined]
 
     def mask(self, state: Int[Array, "*batch"], remaining: Int[Array, "*batch"]) -> Bool[Array, "*batch V"]:
-        """Which tokens may come next.
+        """Which tokens of the whole vocabulary may come next; see `choice_mask`."""
+        return self._allowed(state, remaining, self.class_of_token)
+
+    def choice_mask(self, state: Int[Array, "*batch"], remaining: Int[Array, "*batch"]) -> Bool[Array, "*batch A"]:
+        """Which of the `choices` may come next.
 
         A token is allowed if the automaton has a transition for it and the path can still be properly ended
         within the budget. Where the budget is too small from the start, the shortest way is allowed, so that
@@ -108,11 +121,26 @@ class Grammar:
           state: automaton state before the token.
           remaining: tokens left in the budget, the one about to be chosen included.
         """
+        return self._allowed(state, remaining, self.class_of_token[self.choices])
+
+    def choice_of_token(self, token: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
+        """Place of a token among the `choices`; of one that is none, the place where it would stand."""
+        return jnp.minimum(jnp.searchsorted(self.choices, token), len(self.choices) - 1)
+
+    def _allowed(
+        self, state: Int[Array, "*batch"], remaining: Int[Array, "*batch"], classes: Int[Array, " n"]
+    ) -> Bool[Array, "*batch n"]:
+        if not self.enforced:
+            return jnp.ones((*state.shape, len(classes)), bool)
         following = self.next_state[state]
         budget = jnp.maximum(jnp.maximum(remaining, self.tokens_to_end[state]), 1)
         fits = self.tokens_to_end[following] < budget[..., None]
         allowed_class = (following != ILLEGAL) & fits
-        return jnp.take(allowed_class, self.class_of_token, axis=-1)
+        return jnp.take(allowed_class, classes, axis=-1)
+
+    def allows(self, state: Int[Array, "*batch"], token: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
+        """Whether the automaton has a transition for the token, budget aside."""
+        return self.next_state[state, self.class_of_token[token]] != ILLEGAL
 
     def advance(self, state: Int[Array, "*batch"], token: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
         """State after a token; an illegal token ends the path."""
@@ -190,10 +218,12 @@ def grammar_from_transitions(
         for token_class, following in moves.items():
             next_state[number_of_state[state], token_class] = number_of_state[following]
     ended = number_of_state["ended"]
+    class_of_token = _class_of_token(members, other, vocabulary, vocabulary_size)
     return Grammar(
         next_state=jnp.asarray(next_state),
         tokens_to_end=jnp.asarray(_tokens_to_end(next_state, ended)),
-        class_of_token=jnp.asarray(_class_of_token(members, other, vocabulary, vocabulary_size)),
+        class_of_token=jnp.asarray(class_of_token),
+        choices=jnp.asarray(np.flatnonzero((next_state != ILLEGAL).any(axis=0)[class_of_token])),
         initial=0,
         ended=ended,
     )

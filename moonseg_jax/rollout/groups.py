@@ -2,58 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
+from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.errors import UserError
 from moonseg_jax.policy import Policy
-from moonseg_jax.rollout.sample import sample, sample_keys
+from moonseg_jax.rollout.engine import sample
+from moonseg_jax.rollout.noise import sample_keys
 from moonseg_jax.rollout.score import Drawn, read_paths, score
-from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount
+from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.types import FINISH_BUDGET, FINISH_INVALID, PromptBatch, Rollouts, Routing, Scored, SumAndCount
 
-GroupRollout = Callable[
-    [Any, PromptBatch, Int[Array, ""] | int], tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]
-]
+Rolled = tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]
+GroupRollout = Callable[[Any, PromptBatch, Int[Array, ""] | int], Rolled]
 
 
-def make_rollout(policy: Policy, *, group: int, temperature: float, length_penalty: float, seed: int) -> GroupRollout:
-    """Compiles sampling, drawing and scoring.
+def make_rollout(
+    policy: Policy, sampling: Sampling, *, length_penalty: float, seed: int, mesh: Mesh | None = None
+) -> GroupRollout:
+    """Compiles sampling, drawing and scoring; on a mesh, every device runs the engine on its own images.
+
+    Devices do not wait for each other inside: only the figures are summed, at the end. Nothing goes to the host.
 
     Args:
       policy: the model and its language.
-      group: samples per prompt.
-      temperature: of sampling.
+      sampling: group, temperature, slots per device.
       length_penalty: see `rewards`.
       seed: of the run; noise also depends on the policy version, the prompt and the sample index.
+      mesh: over which images are split; None runs on one device.
 
     Returns:
       Function (parameters, batch, policy version) → rollouts, scores, what they draw, and figures as sums and
       counts over the batch's valid prompts.
-    """
 
-    @jax.jit
-    def rollout(
-        params: Any, batch: PromptBatch, version: Int[Array, ""]
-    ) -> tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]:
-        keys = sample_keys(jax.random.key(seed), version, batch.example_ids, group)
-        rollouts = sample(policy.model, policy.grammar, params, batch, keys, group, temperature)
+    Raises:
+      UserError: the budget is too small for any path.
+    """
+    require_budget(policy)
+
+    def rollout(params: Any, batch: PromptBatch, version: Int[Array, ""]) -> Rolled:
+        keys = sample_keys(jax.random.key(seed), version, batch.example_ids, sampling.group)
+        rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
         drawn = read_paths(policy.config, policy.tables, rollouts)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
         scored = score(policy.config, rollouts, drawn, truth, length_penalty)
-        valid = jnp.repeat(batch.valid.reshape(-1), group)
-        count = jnp.sum(valid).astype(jnp.float32)
+        sums = {**_figures(rollouts, scored, jnp.repeat(batch.valid.reshape(-1), sampling.group)), "useful_slots": use}
+        return rollouts, scored, drawn, sums if mesh is None else jax.lax.psum(sums, (DATA, FSDP))
 
-        def over_valid(values: Array) -> SumAndCount:
-            return jnp.sum(jnp.where(valid, values, 0.0)), count
+    if mesh is None:
+        return jax.jit(rollout)
+    return jax.jit(
+        jax.shard_map(
+            rollout, mesh=mesh, in_specs=(P(), P((DATA, FSDP)), P()), out_specs=_placement(sampling), check_vma=False
+        )
+    )  # fmt: skip
 
-        sums = {
-            "reward": over_valid(scored.reward),
-            "sampled_iou": over_valid(scored.iou),
-            "tokens": over_valid(rollouts.lengths.astype(jnp.float32)),
-        }
-        return rollouts, scored, drawn, sums
 
-    return rollout
+def require_budget(policy: Policy) -> None:
+    """Refuses a budget in which no path fits.
+
+    Raises:
+      UserError: names the setting and the least that works.
+    """
+    grammar, paths = policy.grammar, policy.config.paths
+    least = int(grammar.tokens_to_end[grammar.next_state[grammar.initial].max()]) + 1
+    if paths.max_new_tokens < least:
+        raise UserError(
+            f"paths.max_new_tokens is {paths.max_new_tokens}: the shortest path with its box and end takes {least}"
+        )
+
+
+def _figures(rollouts: Rollouts, scored: Scored, valid: Array) -> dict[str, SumAndCount]:
+    count = jnp.sum(valid).astype(jnp.float32)
+
+    def over_valid(values: Array) -> SumAndCount:
+        return jnp.sum(jnp.where(valid, values.astype(jnp.float32), 0.0)), count
+
+    return {
+        "reward": over_valid(scored.reward),
+        "sampled_iou": over_valid(scored.iou),
+        "tokens": over_valid(rollouts.lengths),
+        "out_of_budget": over_valid(rollouts.finish == FINISH_BUDGET),
+        "invalid": over_valid(rollouts.finish == FINISH_INVALID),
+    }
+
+
+def _placement(sampling: Sampling) -> Any:
+    """Where the outputs lie: rows with their images, figures everywhere."""
+    rows, layered, everywhere = P((DATA, FSDP)), P(None, (DATA, FSDP)), P()
+    whole: dict[str, Any] = dict.fromkeys(("image", "prompt", "completion"), layered)
+    per_row: dict[str, Any] = {field.name: rows for field in dataclasses.fields(Rollouts)}  # type: ignore[arg-type]
+    per_row["experts"] = Routing(**whole) if sampling.record_experts else None
+    return Rollouts(**per_row), rows, rows, everywhere

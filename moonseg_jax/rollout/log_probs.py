@@ -37,8 +37,9 @@ def _entropy(log_probs: Float[Array, "... n"]) -> Float[Array, "..."]:
 
 def token_statistics(
     logits: HeadLogits,
-    mask: Bool[Array, "... V"],
+    mask: Bool[Array, "... A"],
     token_ids: Int[Array, "..."],
+    chosen: Int[Array, "..."],
     bins: Int[Array, "... 2"],
     paths: PathConfig,
     temperature: float = 1.0,
@@ -48,9 +49,10 @@ def token_statistics(
     The entropy of the bins is counted where the token is a coordinate or a size.
 
     Args:
-      logits: of the rows that predict the tokens.
+      logits: of the rows that predict the tokens; token logits of A choices, or of the whole vocabulary.
       mask: what the grammar allows there.
       token_ids: tokens drawn.
+      chosen: their places among the choices; the tokens themselves where logits are of the whole vocabulary.
       bins: coordinate bin in the first entry; (width, height) bins.
       paths: names the coordinate and size tokens.
       temperature: T > 0.
@@ -59,7 +61,7 @@ def token_statistics(
     coord = nn.log_softmax(logits.coord / temperature)
     size = nn.log_softmax(logits.size / temperature)
     is_coord, is_size = token_ids == paths.coord_token, token_ids == paths.size_token
-    log_prob = jnp.take_along_axis(token, token_ids[..., None], axis=-1)[..., 0]
+    log_prob = jnp.take_along_axis(token, chosen[..., None], axis=-1)[..., 0]
     of_coord = jnp.take_along_axis(coord, bins[..., :1], axis=-1)[..., 0]
     of_size = jnp.take_along_axis(size, bins[..., None], axis=-1)[..., 0].sum(axis=-1)
     log_prob = log_prob + jnp.where(is_coord, of_coord, 0.0) + jnp.where(is_size, of_size, 0.0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.text import LayerContext
-from moonseg_jax.types import PromptBatch
+from moonseg_jax.types import PromptBatch, Routing
 
 
 class Prefill(NamedTuple):
@@ -25,27 +25,38 @@ class Prefill(NamedTuple):
     """Prompt tokens."""
     image: Float[Array, "I p D"]
     """Embeddings of the image patches, before the text decoder."""
+    image_experts: Int[Array, "L I p+1 k"]
+    """Experts used by BOS and image patches."""
+    prompt_experts: Int[Array, "L I*K P k"]
 
 
-def prefill(model: Moondream, params: Any, batch: PromptBatch) -> Prefill:
+def prefill(model: Moondream, params: Any, batch: PromptBatch, replay: Routing | None = None) -> Prefill:
     """Runs every image once and every prompt once.
 
     Args:
       model: the policy.
       params: its parameters.
       batch: images and prompts.
+      replay: experts to use, or None to route.
     """
     prompts = batch.prompt_ids.shape[0] * batch.prompt_ids.shape[1]
     lengths = batch.prompt_lengths.reshape(prompts)
     token_ids = batch.prompt_ids.reshape(prompts, -1)
     values = batch.prompt_values.reshape(prompts, -1, 2)
     variables = {"params": params}
-    passed: Any = model.apply(variables, batch.crops, batch.stitch_rows, batch.stitch_cols, method="prefix")
-    image, prefix = passed
-    passed, seen = model.apply(
-        variables, prefix, token_ids, values, lengths, method="prompt", mutable=["intermediates"]
+    passed: Any = model.apply(
+        variables, batch.crops, batch.stitch_rows, batch.stitch_cols,
+        replay=None if replay is None else replay.image, method="prefix",
     )  # fmt: skip
-    hidden, prompt = passed
+    image, prefix, image_experts = passed
+    passed, seen = model.apply(
+        variables, prefix, token_ids, values, lengths,
+        replay=None if replay is None else replay.prompt, method="prompt", mutable=["intermediates"],
+    )  # fmt: skip
+    hidden, prompt, prompt_experts = passed
     (queries,) = seen["intermediates"]["text"]["routed"]["attn"]["query"]
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    return Prefill(context=(prefix, prompt), queries=queries, prompt_end=last, lengths=lengths, image=image)
+    return Prefill(
+        context=(prefix, prompt), queries=queries, prompt_end=last, lengths=lengths, image=image,
+        image_experts=image_experts, prompt_experts=prompt_experts,
+    )  # fmt: skip

@@ -47,7 +47,7 @@ def samples() -> Rollouts:
     ids, bins, lengths = (np.stack([leaf, leaf[OTHER]], axis=1).reshape(12, *leaf.shape[1:]) for leaf in own)
     return Rollouts(
         token_ids=ids, bins=bins, log_probs=np.zeros(ids.shape, np.float32), lengths=lengths,
-        finish=np.full(12, FINISH_CLOSED), experts=None,
+        budgets=np.full(12, POLICY.config.paths.max_new_tokens), finish=np.full(12, FINISH_CLOSED), experts=None,
     )  # fmt: skip
 
 

@@ -119,9 +119,9 @@ def test_shares_of_a_two_by_two_grid(columns, shares):
 
 def test_heat_map_is_the_first_heads_attention_in_every_routed_layer_but_the_last():
     # Scores ±ln 3 / 2 share the attention of the first head 3 : 1 : 3 : 3; other heads and layers hold noise.
-    queries, keys = np.random.default_rng(0).normal(size=(3, 2, 3, 2, 4)), np.zeros((3, 1, 4, 2, 4))
-    queries[:2, :, :, 0], keys[:2, :, :, 0] = [np.log(3.0), 0, 0, 0], 0
-    keys[:2, 0, :, 0, 0] = [1.0, -1.0, 1.0, 1.0]
+    queries, keys = np.random.default_rng(0).normal(size=(3, 2, 3, 2, 4)), np.zeros((3, 1, 2, 4, 4))
+    queries[:2, :, :, 0], keys[:2, :, 0] = [np.log(3.0), 0, 0, 0], 0
+    keys[:2, 0, 0, :, 0] = [1.0, -1.0, 1.0, 1.0]
     shares = jnp.array([[[0.5, 0.5, 0.0, 0.0], [0.0] * 4]])
     learned = jnp.array([[[True, False, True], [True] * 3]])
     total, count = heat_map_loss(jnp.asarray(queries), jnp.asarray(keys), shares, learned)

@@ -11,8 +11,9 @@ from tiny_models import QUICK, micro, micro_params
 
 from moonseg_jax.config import moondream3, small, tiny
 from moonseg_jax.model import moe
+from moonseg_jax.model.attention import Seats
+from moonseg_jax.model.decoding import contexts_of, decode, empty_caches, layers_of
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.model.text import TextDecoder, empty_cache
 
 CONFIG = micro()
 MODEL = Moondream(CONFIG)
@@ -51,49 +52,91 @@ def apply(method, *args, **kwargs):
 
 def complete(image, prompt, token_ids, values, **kwargs):
     """Hidden rows of completions over fresh prefixes and prompts."""
-    _, prefix = apply("prefix", *image)
-    _, context = apply("prompt", prefix, *prompt)
+    _, prefix, _ = apply("prefix", *image)
+    _, context, _ = apply("prompt", prefix, *prompt)
     return apply("complete", (prefix, context), np.repeat(prompt[2], GROUP), token_ids, values, **kwargs)
 
 
-def test_cached_decoding_equals_full_pass():
+def contexts_before(image, prompt):
+    """What completions attend to, layer by layer."""
+    _, prefix, _ = apply("prefix", *image)
+    _, context, _ = apply("prompt", prefix, *prompt)
+    return tuple(map(list, zip(*(contexts_of(part, CONFIG.text) for part in (prefix, context)))))
+
+
+@functools.partial(jax.jit, compiler_options=QUICK)
+def decode_one(contexts, lengths, token_ids, values, steps, caches, seats):
+    layers = layers_of(PARAMS, CONFIG.text)
+    return decode(MODEL, PARAMS, layers, contexts, lengths, token_ids, values, steps, caches, seats)
+
+
+@pytest.mark.parametrize("places", [range(PROMPTS * GROUP), np.random.default_rng(0).permutation(PROMPTS * GROUP)])
+def test_cached_decoding_equals_full_pass(places):
+    """Rows in the order of their prompts, and rows in any order with their seats told."""
     image, prompt = inputs()
-    token_ids, values = completions()
-    full, _, experts = complete(image, prompt, token_ids, values)
-    cache = empty_cache(CONFIG.text, PROMPTS * GROUP, STEPS + 2)
+    token_ids, values = (leaf[list(places)] for leaf in completions())
+    full, experts = complete(image, prompt, *completions())
+    contexts = contexts_before(image, prompt)
+    seats = None
+    if not isinstance(places, range):
+        seats = Seats(row_of_seat=np.argsort(places), seat_of_row=np.array(places))
+    lengths = np.repeat(prompt[2], GROUP)[list(places)]
+    caches = empty_caches(CONFIG.text, PROMPTS * GROUP, STEPS + 2, np.float32)
     for step in range(STEPS):
         one = slice(step, step + 1)
-        hidden, cache, _ = complete(
-            image, prompt, token_ids[:, one], values[:, one], start=step, cache=cache
-        )  # fmt: skip
-        np.testing.assert_allclose(hidden[:, 0], full[:, step], atol=2e-5)
-    replayed, _, _ = complete(image, prompt, token_ids, values, replay=experts)
+        steps = np.full(PROMPTS * GROUP, step)
+        hidden, caches, used = decode_one(contexts, lengths, token_ids[:, one], values[:, one], steps, caches, seats)
+        np.testing.assert_allclose(hidden[:, 0], full[list(places), step], atol=2e-5)
+        np.testing.assert_array_equal(used[:, :, 0], experts[:, list(places), step])
+    replayed, _ = complete(image, prompt, *completions(), replay=experts)
     np.testing.assert_allclose(replayed, full, atol=1e-6)
 
 
-@pytest.mark.parametrize("dense_layers", [0, 2])
-def test_cached_decoding_needs_only_one_kind_of_block(dense_layers):
-    config = dataclasses.replace(CONFIG.text, layers=2, dense_layers=dense_layers)
-    decoder = TextDecoder(config)
-    x_NTD = np.random.default_rng(0).normal(size=(1, 3, config.width)).astype(np.float32)
-    positions_NT = np.arange(3)[None]
-    causal = np.tril(np.ones((3, 3), bool))
-    variables = decoder.init(jax.random.key(0), x_NTD, positions_NT, mask=causal)
-    full, *_ = decoder.apply(variables, x_NTD, positions_NT, mask=causal)
-    cache = empty_cache(config, 1, 3)
-    for step in range(3):
-        one = slice(step, step + 1)
-        mask = np.arange(3)[None] <= step
-        hidden, _, cache, _ = decoder.apply(
-            variables, x_NTD[:, one], positions_NT[:, one], mask=mask, cache=cache, index=step
+def test_rows_decode_at_steps_of_their_own():
+    image, prompt = inputs()
+    token_ids, values = completions()
+    full, _ = complete(image, prompt, token_ids, values)
+    contexts = contexts_before(image, prompt)
+    rows, lag = np.arange(PROMPTS * GROUP), np.arange(PROMPTS * GROUP) % 3
+    lengths = np.repeat(prompt[2], GROUP)
+    caches = empty_caches(CONFIG.text, len(rows), STEPS, np.float32)
+    for tick in range(STEPS + 2):
+        steps = np.clip(tick - lag, 0, STEPS - 1)
+        now = (rows, steps)
+        hidden, caches, _ = decode_one(
+            contexts, lengths, token_ids[now][:, None], values[now][:, None], steps, caches, None
         )  # fmt: skip
-        np.testing.assert_allclose(hidden[:, 0], full[:, step], atol=1e-5)
+        np.testing.assert_allclose(hidden[:, 0], full[now], atol=2e-5)
+
+
+@pytest.mark.parametrize("dense_layers", [0, 2])
+def test_decoding_needs_only_one_kind_of_block(dense_layers):
+    text = dataclasses.replace(CONFIG.text, layers=2, dense_layers=dense_layers)
+    model = Moondream(dataclasses.replace(CONFIG, text=text))
+    token_ids, values = (leaf[:2] for leaf in completions())
+    prompt = [leaf[:2] for leaf in inputs()[1]]
+    image = [leaf[:1] for leaf in inputs()[0]]
+    params = model.init(jax.random.key(0), *image, *prompt)["params"]
+
+    def run(method, *args):
+        return model.apply({"params": params}, *args, method=method)
+
+    _, prefix, _ = run("prefix", *image)
+    _, context, _ = run("prompt", prefix, *prompt)
+    full, _ = run("complete", (prefix, context), prompt[2], token_ids, values)
+    contexts = tuple(map(list, zip(*(contexts_of(part, text) for part in (prefix, context)))))
+    hidden, _, experts = decode(
+        model, params, layers_of(params, text), contexts, prompt[2], token_ids, values, np.zeros(2, int),
+        empty_caches(text, 2, STEPS, np.float32),
+    )  # fmt: skip
+    np.testing.assert_allclose(hidden, full, atol=2e-5)
+    assert len(experts) == 2 - dense_layers
 
 
 def test_replay_uses_the_given_experts():
     image, prompt = inputs()
-    full, _, experts = complete(image, prompt, *completions(), replay=None)
-    other, _, used = complete(image, prompt, *completions(), replay=(experts + 1) % CONFIG.text.experts)
+    full, experts = complete(image, prompt, *completions(), replay=None)
+    other, used = complete(image, prompt, *completions(), replay=(experts + 1) % CONFIG.text.experts)
     np.testing.assert_array_equal(used, (experts + 1) % CONFIG.text.experts)
     assert np.abs(other - full).max() > 1e-3
 
@@ -101,8 +144,8 @@ def test_replay_uses_the_given_experts():
 def last_logits(image, prompt):
     """All logits at the end of each prompt."""
     ids, _, lengths = prompt
-    _, prefix = apply("prefix", *image)
-    hidden, _ = apply("prompt", prefix, *prompt)
+    _, prefix, _ = apply("prefix", *image)
+    hidden, _, _ = apply("prompt", prefix, *prompt)
     return apply("heads", hidden[np.arange(len(ids)), lengths - 1])
 
 
@@ -115,23 +158,23 @@ def test_padding_of_the_prompt_changes_nothing():
     for found in (cut, replaced):
         jax.tree.map(lambda leaf, like: np.testing.assert_allclose(leaf, like, atol=1e-5), found, logits)
     token_ids = completions()
-    hidden, _, _ = complete(image, (ids, values, lengths), *token_ids)
-    over_replaced, _, _ = complete(image, (other, values, lengths), *token_ids)
+    hidden, _ = complete(image, (ids, values, lengths), *token_ids)
+    over_replaced, _ = complete(image, (other, values, lengths), *token_ids)
     np.testing.assert_allclose(over_replaced, hidden, atol=1e-5)
 
 
 def test_completion_sees_image_prompt_and_earlier_tokens_only():
     image, prompt = inputs()
     tokens, values = completions()
-    base, _, _ = complete(image, prompt, tokens, values)
+    base, _ = complete(image, prompt, tokens, values)
     later = tokens.copy()
     later[0, 4] = 61
-    changed, _, _ = complete(image, prompt, later, values)
+    changed, _ = complete(image, prompt, later, values)
     np.testing.assert_allclose(changed[0, :4], base[0, :4], atol=1e-6)
     np.testing.assert_allclose(changed[1:], base[1:], atol=1e-6)
     assert np.abs(changed[0, 4:] - base[0, 4:]).max() > 1e-4
     inverted = np.concatenate([255 - image[0][:1], image[0][1:]])
-    seen, _, _ = complete((inverted, *image[1:]), prompt, tokens, values)
+    seen, _ = complete((inverted, *image[1:]), prompt, tokens, values)
     rows_of_image = PROMPTS * GROUP // IMAGES
     assert np.abs(seen - base)[:rows_of_image].max() > 1e-3
     np.testing.assert_allclose(seen[rows_of_image:], base[rows_of_image:], atol=1e-6)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from fixture_model import Fixture
+from official_decoding import decode_unconstrained
 
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.images import axis_stitching, stitching_weights
@@ -15,7 +16,6 @@ from moonseg_jax.model.attention import prefix_mask
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.boxes import coordinate_from_bin, size_from_bin
 from moonseg_jax.paths.vocabulary import reference_tokens
-from moonseg_jax.rollout.unconstrained import decode_unconstrained
 from moonseg_jax.types import PromptBatch
 
 PREFIX = 3
@@ -137,7 +137,7 @@ def layers(config: ModelConfig, seen: Any) -> Arrays:
     dense, routed, first = seen["dense"], seen["routed"], config.text.dense_layers
     if first == config.text.layers:
         return {}
-    blocks = [stack["__call__"][0][0][0][:, 0, ::ROW_STRIDE] for stack in (dense, routed)]
+    blocks = [stack["__call__"][0][0][:, 0, ::ROW_STRIDE] for stack in (dense, routed)]
     router = routed["moe"]["router"]["__call__"][0]
     mixed, chosen = routed["moe"]["__call__"][0]
     chosen = chosen[:, 0]

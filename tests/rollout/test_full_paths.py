@@ -16,8 +16,10 @@ from moonseg_jax.paths.engine.path_data import read_path_data
 from moonseg_jax.paths.grammar import TokenClass
 from moonseg_jax.paths.pen import CurveTables
 from moonseg_jax.policy import Policy
-from moonseg_jax.rollout.sample import sample, sample_keys
+from moonseg_jax.rollout.engine import sample
+from moonseg_jax.rollout.noise import sample_keys
 from moonseg_jax.rollout.score import read_paths
+from moonseg_jax.rollout.settings import Sampling
 
 GROUP = 4
 
@@ -46,7 +48,7 @@ def test_samples_are_proper_curves_with_the_learners_log_probabilities():
 
     def run(params, batch):
         keys = sample_keys(jax.random.key(7), 0, batch.example_ids, GROUP)
-        rollouts = sample(policy.model, policy.grammar, params, batch, keys, GROUP, 1.0)
+        rollouts, _ = sample(policy.model, policy.grammar, params, batch, keys, Sampling(group=GROUP, slots=10))
         return rollouts, read_paths(policy.config, policy.tables, rollouts)
 
     rollouts, drawn = compile_quickly(jax.jit(run), params, batch)(params, batch)

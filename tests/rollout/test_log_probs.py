@@ -13,7 +13,7 @@ PATHS = micro().paths
 COORD, SIZE, TEXT = PATHS.coord_token, PATHS.size_token, 2
 ODDS = np.log([1.0, 2.0, 4.0, 8.0], dtype=np.float32)
 
-statistics = jax.jit(token_statistics, static_argnums=4)
+statistics = jax.jit(token_statistics, static_argnums=5)
 
 
 def entropy(*odds: float) -> float:
@@ -46,7 +46,7 @@ def three_rows() -> tuple[HeadLogits, np.ndarray]:
 def test_bins_count_at_coordinates_and_sizes_only():
     logits, mask = three_rows()
     tokens, bins = jnp.array([COORD, SIZE, TEXT]), jnp.array([[1, 0], [0, 1], [1, 1]])
-    found = statistics(logits, mask, tokens, bins, PATHS)
+    found = statistics(logits, mask, tokens, tokens, bins, PATHS)
     np.testing.assert_allclose(np.exp(found.log_probs), [1 / 4 * 3 / 4, 1 / 4 * 1 / 2 * 4 / 5, 1 / 4], rtol=1e-6)
     of_token, of_size = entropy(1, 1, 1, 1), entropy(1, 1) + entropy(1, 4)
     expected = [of_token + entropy(1, 3), of_token + of_size, of_token]
@@ -57,7 +57,7 @@ def test_temperature_sharpens_tokens_and_bins_alike():
     logits, mask = three_rows()
     logits = logits._replace(token=logits.token.at[:, TEXT].set(np.log(2.0)))
     tokens, bins = jnp.array([COORD, SIZE, TEXT]), jnp.array([[1, 0], [0, 1], [0, 0]])
-    found = statistics(logits, mask, tokens, bins, PATHS, temperature=0.5)
+    found = statistics(logits, mask, tokens, tokens, bins, PATHS, temperature=0.5)
     expected = [1 / 7 * 9 / 10, 1 / 7 * 1 / 2 * 16 / 17, 4 / 7]
     np.testing.assert_allclose(np.exp(found.log_probs), expected, rtol=1e-6)
 
@@ -69,7 +69,7 @@ def test_forbidden_entries_get_no_gradient_and_spoil_none():
     learned = jnp.array([True, True, False])
 
     def loss(logits):
-        found = statistics(logits, mask, tokens, bins, PATHS)
+        found = statistics(logits, mask, tokens, tokens, bins, PATHS)
         return jnp.sum(jnp.where(learned, found.log_probs, 0.0)) + jnp.sum(found.entropy)
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits)

@@ -30,8 +30,8 @@ def rollouts(*completions: tuple[tuple[int, int, int, int], str]) -> Rollouts:
         lengths[row] = len(tokens)
     finish = np.full(len(completions), FINISH_CLOSED)
     return Rollouts(
-        token_ids=token_ids, bins=bins, log_probs=np.zeros(token_ids.shape), lengths=lengths, finish=finish,
-        experts=None,
+        token_ids=token_ids, bins=bins, log_probs=np.zeros(token_ids.shape), lengths=lengths,
+        budgets=np.full(len(lengths), budget), finish=finish, experts=None,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Greedy decoding as the official engine does it: no grammar, the best token of every row (specification §8).
+"""Greedy decoding as the official engine does it, written out row by row: no grammar, the best token of every row.
 
-The region heads read every row; their best bins are fed back where the token is a coordinate or a size.
+The region heads read every row; their best bins are fed back where the token is a coordinate or a size
+(specification §8). It keeps what the package's own engine throws away: hidden rows and all logits.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from moonseg_jax.model.decoding import contexts_of, decode, empty_caches, layers_of
 from moonseg_jax.model.moondream import HeadLogits, Moondream
-from moonseg_jax.model.text import empty_cache
 from moonseg_jax.rollout.prefill import prefill
 from moonseg_jax.rollout.values import values_from_bins
 from moonseg_jax.types import PromptBatch
@@ -48,28 +49,35 @@ def decode_unconstrained(
         back are those of the best bins still.
     """
     paths, region = model.config.paths, model.config.region
+    text = model.config.text
     before = prefill(model, params, batch)
     rows = before.lengths.shape[0]
-    cache = empty_cache(model.config.text, rows, steps, before.prompt_end.dtype)
-
-    def run(method: str, *args: Any, **kwargs: Any) -> Any:
-        return model.apply({"params": params}, *args, method=method, **kwargs)
+    layers, caches = layers_of(params, text), empty_caches(text, rows, steps, before.prompt_end.dtype)
+    contexts = tuple(map(list, zip(*(contexts_of(segment, text) for segment in before.context))))
 
     def one_step(carry: Any, at: tuple[Array, Array | None]) -> tuple[Any, Any]:
-        (hidden, cache), (step, given) = carry, at
-        logits = run("heads", hidden)
+        (hidden, caches), (step, given) = carry, at
+        logits = model.apply({"params": params}, hidden, method="heads")
         best = jnp.argmax(logits.token, axis=-1)
         token = best if given is None else jnp.where(given < 0, best, given)
         coord, size = jnp.argmax(logits.coord, axis=-1)[:, None], jnp.argmax(logits.size, axis=-1)
         bins = jnp.where((token == paths.coord_token)[:, None], coord, size)
         values = values_from_bins(token, bins, region, paths)
-        following, cache, _ = run(
-            "complete", before.context, before.lengths, token[:, None], values[:, None], start=step, cache=cache
+        following, caches, _ = decode(
+            model,
+            params,
+            layers,
+            contexts,
+            before.lengths,
+            token[:, None],
+            values[:, None],
+            jnp.full(rows, step),
+            caches,
         )
-        return (following[:, 0], cache), (token, values, hidden, logits)
+        return (following[:, 0], caches), (token, values, hidden, logits)
 
     at = (jnp.arange(steps), None if forced is None else jnp.swapaxes(forced, 0, 1))
-    _, seen = jax.lax.scan(one_step, (before.prompt_end, cache), at)
+    _, seen = jax.lax.scan(one_step, (before.prompt_end, caches), at)
     token_ids, values, hidden, logits = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), seen)
     ended = token_ids == paths.eos
     lengths = jnp.where(ended.any(axis=1), jnp.argmax(ended, axis=1) + 1, steps)
