@@ -27,6 +27,7 @@ from moonseg_jax.pairs import PairBuffer, make_pairs
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refiner
 from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
@@ -89,6 +90,10 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     sampling = Sampling(
         group=config.group, temperature=config.temperature, slots=config.slots, record_experts=config.replay_experts
     )
+    require_memory(
+        config.model, sampling, config.images_per_batch // jax.device_count() or 1, config.phrases_per_image,
+        parameters=bytes_of((state, reference)), available=device_memory(),
+    )  # fmt: skip
     rollout = make_rollout(
         policy, sampling, length_penalty=config.length_penalty, seed=config.seed, mesh=mesh
     )  # fmt: skip
