@@ -3,8 +3,7 @@
 python experiments/pytorch_inference.py CHECKPOINT_DIR IMAGE "phrase" -o out.svg -o mask.png
 
 This one file runs wherever torch, safetensors, tokenizers, pillow and numpy are (and opencv for the refiner). It
-decodes greedily, fills the path, and improves the mask where the checkpoint has a refinement head.
-The refined mask is neither cleaned nor traced, so an SVG shows the path as the policy wrote it.
+decodes greedily, fills the path and, where there is a head, refines the mask; an SVG shows the path as written.
 
 Letters: B crops, g patches along a crop, S its side in pixels, W vision width, T tokens, D text width, M masks.
 """
@@ -127,8 +126,11 @@ class Moondream:
 
     def embed_image(self, crops: np.ndarray, tiling: tuple[int, int]) -> Tensor:
         """Image embeddings [g*g, D] of the whole image (crop 0) and its rows x columns of tiles."""
-        final, (rows, cols), margin = self.encode_crops(crops)[0], tiling, self.config["vision"]["overlap_margin"]
-        grid = math.isqrt(final.shape[1])
+        return self.stitch(self.encode_crops(crops)[0], tiling)
+
+    def stitch(self, final: Tensor, tiling: tuple[int, int]) -> Tensor:
+        """The same from the crops' final features [1 + tiles, g*g, W]."""
+        (rows, cols), margin, grid = tiling, self.config["vision"]["overlap_margin"], math.isqrt(final.shape[1])
         tiles = final[1:].unflatten(0, tiling).unflatten(2, (grid, grid))
         # Neighbouring tiles overlap by twice the margin; each keeps its inner part, the outermost their rims too.
         inner = [[slice(i and margin, grid - (i < n - 1) * margin) for i in range(n)] for n in tiling]
@@ -362,9 +364,8 @@ class Polygons:
         if written[-1] == self.end:
             return [self.begin, self.eos] if left > 8 else [self.eos]
         numbers = written[::-1].index(self.begin)
-        if numbers < 6 or numbers % 2:
-            return self.numbers
-        return [*self.numbers, self.end] if left > 3 else [self.end]
+        complete = [*self.numbers, self.end] if left > 3 else [self.end]
+        return self.numbers if numbers < 6 or numbers % 2 else complete
 
 
 def read_path(completion: Completion, tokenizer: Tokenizer) -> list[Command]:
@@ -456,9 +457,8 @@ def corners(box: Box) -> Box:
 def main() -> None:
     """The command line: prints path and box as JSON and writes the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("image", type=Path)
-    parser.add_argument("phrase")
+    for name, kind in (("checkpoint", Path), ("image", Path), ("phrase", str)):
+        parser.add_argument(name, type=kind)
     parser.add_argument("-o", "--out", type=Path, action="append", required=True, help=".svg (path), .png (mask)")
     parser.add_argument("--tokenizer", type=Path, help="default: CHECKPOINT/tokenizer.json")
     parser.add_argument("--grammar", action="store_true", help="decode polygons only")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -100,19 +101,10 @@ class BenchRaster:
         for name, count, least in (("size", self.size, 1), ("edges", self.edges, 3), ("batch", self.batch, 1)):
             if count < least:
                 raise UserError(f"--{name} must be {least} or more, got {count}")
-        if self.json is not None and not self.json.parent.is_dir():
-            raise UserError(
-                f"--json {self.json}: there is no folder {self.json.parent}; create it or name another file"
-            )
+        check_json(self.json)
         from moonseg_jax.bench.raster import bench_raster
 
-        text = json.dumps(bench_raster(self.size, self.edges, self.batch), indent=2)
-        print(text)
-        if self.json is not None:
-            try:
-                self.json.write_text(text + "\n", encoding="utf-8")
-            except OSError as error:
-                raise UserError(f"--json {self.json}: {error.strerror}; name another file") from error
+        write_json(bench_raster(self.size, self.edges, self.batch), self.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,12 +129,77 @@ class BenchTrace:
         print(json.dumps(bench_tracing(self.annotations, tolerance=self.tolerance, crowds=self.crowds), indent=2))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchRollout:
+    """Measure the rollout engine beside PyTorch decoding the same prompts in fixed batches."""
+
+    preset: Literal["tiny", "small", "moondream3"] = "tiny"
+    """Sizes of the model; the published ones, with --slots 256, are for an accelerator."""
+    images: int = 64
+    """Prompts, one per image, with 8 samples each."""
+    slots: int = 32
+    """Sequences side by side."""
+    repeats: int = 2
+    """The fastest of so many calls counts."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the figures, besides printing them."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: A count out of range, or the file cannot be written.
+        """
+        for name, count, least in (("images", self.images, 4), ("slots", self.slots, 8), ("repeats", self.repeats, 1)):
+            if count < least:
+                raise UserError(f"--{name} must be {least} or more, got {count}")
+        if self.slots % 8 or self.slots > 8 * self.images:
+            raise UserError(f"--slots must be a multiple of 8, at most 8 x --images = {8 * self.images}")
+        check_json(self.json)
+        from moonseg_jax.bench.rollout.report import bench_rollout
+        from moonseg_jax.compilation import one_cpu_device_per_core
+
+        one_cpu_device_per_core()
+        figures = bench_rollout(self.preset, images=self.images, slots=self.slots, repeats=self.repeats, tell=_tell)
+        write_json(figures, self.json)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_json(file: Path | None) -> None:
+    """Refuses a place that cannot be written to before the work.
+
+    Raises:
+      UserError: the folder is missing.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise UserError(f"--json {file}: there is no folder {file.parent}; create it or name another file")
+
+
+def write_json(figures: dict[str, Any], file: Path | None) -> None:
+    """Prints figures, and writes them where a file is named.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if file is not None:
+        try:
+            file.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {file}: {error.strerror}; name another file") from error
+
+
 BenchAction = (
     Annotated[BenchImport, tyro.conf.subcommand("import")]
     | Annotated[BenchCompile, tyro.conf.subcommand("compile")]
     | Annotated[BenchExperts, tyro.conf.subcommand("experts")]
     | Annotated[BenchTrace, tyro.conf.subcommand("trace")]
     | Annotated[BenchRaster, tyro.conf.subcommand("raster")]
+    | Annotated[BenchRollout, tyro.conf.subcommand("rollout")]
 )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from moonseg_jax.bench.timing import Timed, fastest
 from moonseg_jax.config import PATH_UNITS
 from moonseg_jax.paths.raster import coverage
 from moonseg_jax.paths.svg import path_text, svg_document
@@ -55,26 +56,27 @@ def bench_raster(size: int, edges: int, batch: int, repeats: int = 3) -> dict[st
     start = time.perf_counter()
     compiled = jax.jit(lambda paths: coverage(paths, size, at_once=at_once)).lower(host).compile()
     compile_seconds = time.perf_counter() - start
-    to_device, _, placed = _fastest(lambda: jax.block_until_ready(jax.device_put(host)), repeats)
-    ours_wall, ours_cpu, drawn = _fastest(lambda: jax.block_until_ready(compiled(placed)), repeats)
-    to_host, _, soft = _fastest(lambda: np.array(drawn), repeats)
-    masks = soft > 0.5
+    to_device = fastest(lambda: jax.block_until_ready(jax.device_put(host)), repeats)
+    placed = to_device.result
+    ours = fastest(lambda: jax.block_until_ready(compiled(placed)), repeats)
+    to_host = fastest(lambda: np.array(ours.result), repeats)
+    masks = to_host.result > 0.5
     truth = jax.device_put(masks)
     rewarded = (
         jax.jit(lambda paths, truth: _reward(paths, truth, size, at_once or batch)).lower(placed, truth).compile()
     )
-    reward_wall, reward_cpu, _ = _fastest(lambda: jax.block_until_ready(rewarded(placed, truth)), repeats)
+    reward = fastest(lambda: jax.block_until_ready(rewarded(placed, truth)), repeats)
     memory: Any = compiled.memory_analysis()
     figures: dict[str, Any] = {
         "size": size, "edges": edges, "batch": batch,
         "device": jax.devices()[0].device_kind, "cpu_cores": os.cpu_count(),
         "load_average_1min": round(os.getloadavg()[0], 1),
         "compile_seconds": round(compile_seconds, 2),
-        "edges_to_device_seconds": round(to_device, 5),
-        "masks_to_host_seconds": round(to_host, 5),
+        "edges_to_device_seconds": round(to_device.wall, 5),
+        "masks_to_host_seconds": round(to_host.wall, 5),
         "temporaries_over_masks": round(memory.temp_size_in_bytes / memory.output_size_in_bytes, 3),
-        "ours": _rates(batch, ours_wall, ours_cpu),
-        "ours_and_reward": _rates(batch, reward_wall, reward_cpu),
+        "ours": _rates(batch, ours),
+        "ours_and_reward": _rates(batch, reward),
     }  # fmt: skip
     for name, draw in (("cv2_fillPoly", _fill_poly), ("pycocotools", _pycocotools), ("engine_resvg", _engine(size))):
         few = outlines[:_MOST_ENGINE_MASKS] if name == "engine_resvg" else outlines
@@ -141,9 +143,9 @@ def _beside(
     repeats: int,
     our_rates: dict[str, float],
 ) -> dict[str, float]:
-    wall, cpu, drawn = _fastest(lambda: [draw(outline, size) for outline in outlines], repeats)
-    overlap = [(mask & (other > 0)).sum() / (mask | (other > 0)).sum() for mask, other in zip(ours, drawn)]
-    rates = _rates(len(outlines), wall, cpu)
+    timed = fastest(lambda: [draw(outline, size) for outline in outlines], repeats)
+    overlap = [(mask & (other > 0)).sum() / (mask | (other > 0)).sum() for mask, other in zip(ours, timed.result)]
+    rates = _rates(len(outlines), timed)
     return {
         **rates,
         "ours_times_as_fast": round(our_rates["masks_per_second"] / rates["masks_per_second"], 3),
@@ -152,17 +154,8 @@ def _beside(
     }
 
 
-def _rates(count: int, wall: float, cpu: float) -> dict[str, float]:
-    return {"masks_per_second": round(count / wall, 1), "masks_per_cpu_second": round(count / max(cpu, 1e-9), 1)}
-
-
-def _fastest(action: Callable[[], Any], repeats: int) -> tuple[float, float, Any]:
-    """Least seconds of the clock and of CPU time (all threads) over the repeats after a first one; its result."""
-    result = action()
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = action()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return min(walls), min(cpus), result
+def _rates(count: int, timed: Timed) -> dict[str, float]:
+    return {
+        "masks_per_second": round(count / timed.wall, 1),
+        "masks_per_cpu_second": round(count / max(timed.cpu, 1e-9), 1),
+    }

@@ -1,0 +1,1 @@
+"""The rollout benchmark: what the engine does, beside PyTorch on the same weights and prompts."""
