@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,10 @@ class Policy:
             case unknown:
                 raise UserError(f"paths.grammar is {unknown!r}: name 'polygon' or 'full'")
         return cls(config, Moondream(config), vocabulary, grammar, tables)
+
+    def computing_in(self, dtype: Literal["float32", "bfloat16"]) -> Policy:
+        """The same policy with activations in another type; parameters keep theirs, logits are float32."""
+        return dataclasses.replace(self, model=self.model.clone(dtype=jnp.dtype(dtype)))
 
     def shapes(self) -> Any:
         """Shapes of the parameters, without allocating them."""

@@ -81,6 +81,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
     mesh = make_mesh(fsdp=config.fsdp)
     policy, params = load_policy(Path(config.start_from), config.model)
+    policy = policy.computing_in(config.dtype)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     state = put_replicated(mesh, init_state({"policy": params}, optimizer))
     reference = put_replicated(mesh, params)

@@ -91,6 +91,8 @@ class RlConfig(LoopConfig):
     of a batch at once."""
     replay_experts: bool = True
     """Learn with the experts that sampling chose, so that routing noise does not enter the probability ratio."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations in sampling and learning alike; parameters and their updates are float32."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     """The probability ratio is clipped to [1 - clip_low, 1 + clip_high]."""

@@ -3,10 +3,14 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch
+from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.state import init_state
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.rollout.settings import Sampling
 
@@ -40,3 +44,26 @@ def test_noise_changes_with_the_policy_version():
     np.testing.assert_array_equal(first, again)
     real = np.repeat(BATCH.valid.reshape(-1), GROUP)
     assert not np.all(first == later, axis=1)[real].any()
+
+
+def test_one_program_from_prompts_to_rewards_calls_nobody_outside():
+    made = make_rollout(POLICY, Sampling(group=GROUP, slots=4), length_penalty=0.0, seed=0)
+    program = made.lower(micro_params(), BATCH, 0).as_text()
+    assert program.count("func.func public @main") == 1
+    assert "callback" not in program and "infeed" not in program and "outfeed" not in program
+
+
+def test_bfloat16_rollouts_are_learned_from_with_a_small_mismatch():
+    policy = POLICY.computing_in("bfloat16")
+    made = make_rollout(policy, Sampling(group=GROUP, slots=4), length_penalty=0.0, seed=0)
+    rollouts, scored, *_ = compile_quickly(made, micro_params(), BATCH, 0)(micro_params(), BATCH, 0)
+    update = make_policy_step(
+        policy.model, policy.grammar, policy.tables, optax.sgd(1e-3), temperature=1.0, baseline="leave-one-out",
+        clip_low=0.2, clip_high=0.2, entropy_weight=0.0, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
+    )  # fmt: skip
+    state = init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), optax.sgd(1e-3))
+    inputs = (state, None, BATCH, None, rollouts, scored)
+    state, sums = compile_quickly(update, *inputs)(*inputs)
+    mismatch, tokens = sums["mismatch_kl"]
+    assert 0 < mismatch / tokens < 1e-3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
