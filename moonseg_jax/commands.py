@@ -13,10 +13,13 @@ import tyro
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.commands_path import PathCommand
+from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
-MAY_DIFFER_ON_RESUME = ("steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every")
+MAY_DIFFER_ON_RESUME = (
+    "steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every", "keep_rollouts",
+)  # fmt: skip
 """Settings a resumed run may change: how long it is and how often it reports."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
@@ -306,6 +309,7 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[PathCommand, tyro.conf.subcommand("path")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Rewards, tyro.conf.subcommand("rewards")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

@@ -19,8 +19,10 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.train_config import RefinerConfig, RlConfig, SftConfig
 
 Stage = Literal["sft", "rl", "refiner"]
@@ -102,14 +104,17 @@ def with_overrides(config: ConfigT, overrides: Sequence[str], *, prog: str) -> C
         positive = name.removesuffix(last) + last.removeprefix("no_")
         if name not in known and positive not in known:
             raise UserError(f"no setting {typed} in {type(config).__name__}; {nearest(name, known)}")
-    return tyro.cli(type(config), default=config, args=overrides, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(
+        type(config), default=config, args=overrides, prog=prog, config=(tyro.conf.AvoidSubcommands,),
+        registry=_constructors(),
+    )  # fmt: skip
 
 
 def setting_names(config: Any, prefix: str = "") -> Iterator[str]:
     """The dotted names of the settings of a config, depth first."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, RewardSpec):
             yield from setting_names(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}"
@@ -130,6 +135,25 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def config_text(config: Any) -> str:
     """A config as JSON, for the run's folder: every setting by name."""
     return json.dumps(dataclasses.asdict(config), default=os.fspath)
+
+
+def _constructors() -> ConstructorRegistry:
+    """How settings are read that are more than words and numbers: rewards are named."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def reward(setting: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if setting.type != str | RewardSpec:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="SHAPE",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, str | RewardSpec),
+            str_from_instance=lambda value: [value if isinstance(value, str) else "as in the config file"],
+        )
+
+    return registry
 
 
 def _shipped_folder() -> Path:

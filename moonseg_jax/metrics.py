@@ -24,6 +24,10 @@ NEAR_BOUNDARY_PX = 2
 BOUNDARY_SHARE = 0.02
 """Width of the boundary as a share of the image's diagonal (Cheng et al. 2021)."""
 
+MEDIUM_FROM, LARGE_FROM = (side * side / (640 * 480) for side in (32, 96))
+"""Areas from which on objects are medium and large: COCO's 32² and 96² pixels, as shares of its usual image, so that
+they mean the same at every resolution."""
+
 
 def intersection_and_union(
     prediction: Bool[Array, "*batch H W"], truth: Bool[Array, "*batch H W"]
@@ -37,6 +41,14 @@ def intersection_and_union(
 def iou(intersection: Float[Array, "*batch"], union: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """Intersection over union, on device; 1 where both masks are empty."""
     return jnp.where(union > 0, intersection / jnp.maximum(union, 1.0), 1.0)
+
+
+def by_object_size(truth: Bool[Array, "*batch H W"]) -> dict[str, Bool[Array, "*batch"]]:
+    """Which objects are `small`, `medium` and `large`, on device; an empty mask is none of them."""
+    area = jnp.mean(truth, axis=(-2, -1), dtype=jnp.float32)
+    large = area >= LARGE_FROM
+    medium = (area >= MEDIUM_FROM) & ~large
+    return {"small": (area > 0) & ~medium & ~large, "medium": medium, "large": large}
 
 
 def boundary_iou(prediction: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], radius_px: int) -> float:

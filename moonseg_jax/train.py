@@ -27,8 +27,10 @@ from moonseg_jax.pairs import PairBuffer, make_pairs
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refiner
 from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
@@ -95,9 +97,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
         config.model, sampling, config.images_per_batch // jax.device_count() or 1, config.phrases_per_image,
         parameters=bytes_of((state, reference)), available=device_memory(),
     )  # fmt: skip
-    rollout = make_rollout(
-        policy, sampling, length_penalty=config.length_penalty, seed=config.seed, mesh=mesh
-    )  # fmt: skip
+    rollout = make_rollout(policy, sampling, reward=config.reward_spec, seed=config.seed, mesh=mesh)
     update = make_policy_step(
         policy.model, policy.grammar, policy.tables, optimizer, temperature=config.temperature,
         baseline=config.advantage, clip_low=config.clip_low, clip_high=config.clip_high,
@@ -106,22 +106,25 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     )  # fmt: skip
     draw_pairs = jax.jit(functools.partial(make_pairs, side=config.model.vision.crop))
     buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
+    kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
         export=_export_policy(config), extra=buffer,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
-    with jax.set_mesh(mesh), loop:
+    with jax.set_mesh(mesh), loop, kept:
         if not resume:
             loop.judge(0, state)
         for step in loop.steps():
             batch, targets = put_batch(mesh, next(loader))
-            rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, step)
+            rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, targets.lengths, step)
             for _ in range(config.updates_per_rollout):
                 state, learned = update(state, reference, batch, targets, rollouts, scored)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
+            if config.keep_rollouts:
+                kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
             loop.after_step(step, state, loader, {**sums, **learned})
         file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
         loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")

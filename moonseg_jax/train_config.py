@@ -7,6 +7,8 @@ from typing import Literal
 
 from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.rewards import RewardSpec
+from moonseg_jax.rewards.shapes import shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,8 @@ class RlConfig(LoopConfig):
     updates_per_rollout: int = 1
     """Gradient steps taken on each batch of rollouts."""
     advantage: Literal["leave-one-out", "group-mean"] = "leave-one-out"
-    length_penalty: float = 0.0
-    """Reward lost per completion token."""
+    reward: str | RewardSpec = "iou"
+    """What samples are paid for: the name of a shape in `rewards.shapes`, or, in a config file, a spec of one's own."""
     entropy_weight: float = 0.0
     kl_weight: float = 0.0
     """Weight of the KL divergence to the starting policy (k3 estimator)."""
@@ -108,16 +110,30 @@ class RlConfig(LoopConfig):
     """Weight of the supervised loss on the same prompts."""
     pair_buffer: int = 4096
     """Coarse-to-ground-truth pairs kept for the refiner."""
+    keep_rollouts: int = 0
+    """So many of the last batches of rollouts are left in the run's folder, for `moonseg rewards compare`."""
 
     def __post_init__(self) -> None:
         """Refuses groups that leave nothing to compare.
 
         Raises:
-          ConfigError: fewer than two samples per prompt; and see `LoopConfig`.
+          ConfigError: fewer than two samples per prompt, no such reward shape; and see `LoopConfig`.
         """
         super().__post_init__()
         if self.group < 2:
             raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
+        if self.keep_rollouts < 0:
+            raise ConfigError(f"keep_rollouts is {self.keep_rollouts}: it must not be negative")
+        _ = self.reward_spec
+
+    @property
+    def reward_spec(self) -> RewardSpec:
+        """The reward's shape, looked up where it is given by name.
+
+        Raises:
+          ConfigError: there is none of that name; says the nearest.
+        """
+        return self.reward if isinstance(self.reward, RewardSpec) else shape(self.reward)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,8 @@ class Scored:
     """Raw mask IoU at the reward raster; group filtering looks at this and nothing else."""
     reward: Float[Array, " N"]
     """Shaped reward, what the policy is paid."""
+    terms: dict[str, Float[Array, " N"]] = flax.struct.field(default_factory=dict)
+    """Reward terms before weighting, by label: all of the reward's, and what is logged in any case."""
 
 
 @flax.struct.dataclass

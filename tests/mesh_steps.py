@@ -15,6 +15,7 @@ from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.model.refiner import init_head, make_head
+from moonseg_jax.rewards import RewardSpec, WeightedTerm
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.sharding import make_mesh, put_batch, put_replicated, to_host
@@ -23,6 +24,14 @@ from moonseg_jax.types import PromptBatch, TargetBatch
 IMAGES = 8
 OPTIMIZER = optax.sgd(1.0)
 """The change of the parameters is the gradient itself: nothing normalises a difference away."""
+
+REWARD = RewardSpec(
+    terms=(
+        WeightedTerm(term="iou"), WeightedTerm(term="excess_tokens", weight=((0, 0.1), (10, 0.3))),
+        WeightedTerm(term="boundary_closeness", weight=0.5),
+    )
+)  # fmt: skip
+"""With a term that reads the targets, one that reads the mask, and a schedule."""
 
 Results = dict[str, np.ndarray]
 """Figures, parameters and what else must agree, by name."""
@@ -47,7 +56,7 @@ def rl_step(mesh: Mesh) -> Results:
     policy = micro_policy()
     state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     sampling = Sampling(group=2, temperature=0.9, slots=3)
-    rollout = make_rollout(policy, sampling, length_penalty=0.01, seed=3, mesh=mesh)
+    rollout = make_rollout(policy, sampling, reward=REWARD, seed=3, mesh=mesh)
     update = make_policy_step(
         policy.model, policy.grammar, policy.tables, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
         clip_high=0.3, entropy_weight=0.01, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
@@ -56,7 +65,7 @@ def rl_step(mesh: Mesh) -> Results:
         batch, targets = global_batch(mesh)
         # The background is the target: random paths overlap with it, so that few groups are flat.
         batch = batch.replace(ground_truth=~batch.ground_truth)
-        prompts = (state.params["policy"], batch, 5)
+        prompts = (state.params["policy"], batch, targets.lengths, 5)
         rollouts, scored, _, figures = compile_quickly(rollout, *prompts)(*prompts)
         inputs = (state, None, batch, targets, rollouts, scored)
         state, sums = compile_quickly(update, *inputs)(*inputs)

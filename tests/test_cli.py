@@ -56,6 +56,7 @@ def test_help_names_every_command_and_imports_no_jax():
         "data",
         "path",
         "report",
+        "rewards",
         "import",
         "export",
         "bench",

@@ -24,9 +24,9 @@ LAYERS = (
     {"evaluate", "refine", "baselines", "pair_source"},
     {"train", "predict"},
     {"report", "sweep", "plan", "clean", "bench"},
-    {"judge"},
+    {"judge", "reward_compare"},
     {"quickstart", "ship"},
-    {"commands_convert", "commands_bench", "commands_path"},
+    {"commands_convert", "commands_bench", "commands_path", "commands_rewards"},
     {"commands"},
     {"cli"},
 )

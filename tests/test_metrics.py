@@ -11,6 +11,7 @@ import pytest
 from moonseg_jax.metrics import (
     MaskMetrics,
     boundary_iou,
+    by_object_size,
     intersection_and_union,
     iou,
     relative_radius,
@@ -132,3 +133,20 @@ def test_misuse_is_refused():
         MaskMetrics().summary()
     with pytest.raises(ValueError, match=r"prediction is \(4, 4\), ground truth \(4, 5\)"):
         MaskMetrics().add(np.zeros((4, 4), bool), np.zeros((4, 5), bool))
+
+
+def test_sizes_are_shares_of_the_image_as_cocos_pixels_are_of_640_by_480():
+    """32² and 96² pixels there are a 300th and 3 % of the image; on 60 x 40 that is 8 and 72 pixels."""
+    masks = [
+        EMPTY,
+        rectangle(0, 0, 7, 1),
+        rectangle(0, 0, 8, 1),
+        rectangle(0, 0, 71, 1, 40, 60) | rectangle(0, 1, 11, 2),
+    ]
+    masks += [rectangle(0, 0, 12, 6), rectangle(0, 0, 60, 40)]
+    found = {name: rows.tolist() for name, rows in jax.jit(by_object_size)(jnp.asarray(masks)).items()}
+    assert found == {
+        "small": [False, True, False, False, False, False],
+        "medium": [False, False, True, True, False, False],
+        "large": [False, False, False, False, True, True],
+    }

@@ -1,5 +1,6 @@
 """The whole method in one command, at a fraction of its length: every stage runs and leaves what it promises."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,16 @@ import pytest
 from moonseg_jax import quickstart as rooms
 from moonseg_jax.cli import main
 from moonseg_jax.predict import Segmenter
+from moonseg_jax.rollout.stored import load_rollouts
+from moonseg_jax.train import run_rl
 
 SCENES = 8
 METRICS = {"miou", "ciou", "p50", "biou_2px", "n"}
+
+
+def run_rl_and_keep(config, run, resume):
+    """The RL stage, which leaves the rollouts of its last step in its folder."""
+    run_rl(dataclasses.replace(config, keep_rollouts=1, reward="iou_excess"), run, resume)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +29,7 @@ def finished(tmp_path_factory):
         patch.setattr(rooms, "TRAIN_SCENES", 32)
         patch.setattr(rooms, "HELD_OUT_SCENES", SCENES)
         patch.setattr(rooms, "HELD_OUT_UNSEEN_SCENES", 2)
+        patch.setattr(rooms, "run_rl", run_rl_and_keep)
         assert main(["quickstart", "--out", str(out), "--seed", "3", "--minutes", "0.1"]) == 0
     return out
 
@@ -57,3 +66,11 @@ def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(finished
     assert main(["quickstart", "--out", str(finished), "--seed", "4"]) == 2
     assert str(finished) in capsys.readouterr().err
     assert (finished / "summary.json").read_bytes() == before
+
+
+def test_the_rollouts_an_rl_run_keeps_are_those_of_its_last_step(finished):
+    stored = load_rollouts(finished / "rl")
+    config = json.loads((finished / "rl" / "config.json").read_text(encoding="utf-8"))["config"]
+    assert set(stored.steps) == {config["steps"] - 1}
+    assert (len(stored), stored.group) == (config["images_per_batch"] * config["phrases_per_image"], config["group"])
+    assert len(set(stored.example_ids)) == len(stored) and stored.reference_lengths.min() > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -34,27 +35,39 @@ def write_report(report: Report, path: Path) -> Path:
 def page(report: Report) -> str:
     """The whole page as HTML."""
     sections = [
-        ("summary", "Summary", _table(report.summary) if report.summary else ""),
+        ("summary", "Summary", table_html(report.summary) if report.summary else ""),
         ("gallery", "Held-out scenes", _gallery(report.gallery)),
         ("curves", "Curves", "".join(_curves(group) for group in report.curves)),
-        ("baselines", "Baselines", _table(report.baselines) if report.baselines else ""),
+        ("baselines", "Baselines", table_html(report.baselines) if report.baselines else ""),
         ("made", "How it was made", _made(report)),
     ]
-    present = [(name, title, body) for name, title, body in sections if body]
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in present)
-    bodies = "".join(f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in present)
+    return document(report.title, report.subtitle, sections)
+
+
+def document(title: str, subtitle: str, sections: Sequence[tuple[str, str, str]]) -> str:
+    """A page around HTML that is there already.
+
+    Args:
+      title: of the page.
+      subtitle: beneath it.
+      sections: anchor, heading and body (escaped HTML) of each; those without a body are left out.
+    """
+    present = [(name, heading, body) for name, heading, body in sections if body]
+    links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in present)
+    bodies = "".join(f'<section id="{name}"><h2>{heading}</h2>{body}</section>' for name, heading, body in present)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head><body>"
-        f"<header><h1>{escape(report.title)}</h1><p>{escape(report.subtitle)}</p><nav>{links}</nav></header>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p><nav>{links}</nav></header>"
         f"<main>{bodies}</main></body></html>\n"
     )
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """A table as escaped HTML."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
@@ -80,16 +93,21 @@ def _curves(group: CurveGroup) -> str:
 def _gallery(sections: tuple[GallerySection, ...]) -> str:
     if not sections:
         return ""
-    swatches = "".join(
-        f'<span class="key" style="--c:rgb{OVERLAY_COLOURS[index][:3]}">{meaning}</span>'
-        for index, meaning in ((HIT, "right"), (EXTRA, "too much"), (MISSED, "missed"))
-    )
     bodies = "".join(
         f'<h3>{escape(section.title)}</h3><p class="note">{escape(section.note)}</p>'
         f'<div class="scenes">{"".join(scene_card(item) for item in section.items)}</div>'
         for section in sections
     )
-    return f'<div class="legend">{swatches}</div>{bodies}'
+    return overlay_legend() + bodies
+
+
+def overlay_legend() -> str:
+    """What the colours of overlays mean."""
+    swatches = "".join(
+        f'<span class="key" style="--c:rgb{OVERLAY_COLOURS[index][:3]}">{meaning}</span>'
+        for index, meaning in ((HIT, "right"), (EXTRA, "too much"), (MISSED, "missed"))
+    )
+    return f'<div class="legend">{swatches}</div>'
 
 
 def _made(report: Report) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from moonseg_jax.report.content import GalleryItem
@@ -32,16 +33,16 @@ def scene_card(item: GalleryItem) -> str:
     height, width = item.truth.shape
     empty = "" if item.coarse.any() else "empty mask"
     if item.refined is None:
-        refined = _panel("refined", '<span class="absent">not refined</span>', absent=True)
+        refined = panel("refined", '<span class="absent">not refined</span>', absent=True)
     else:
-        refined = _panel(
-            "refined", _overlay(item.refined, item.truth, "refined mask"), "" if item.refined.any() else "empty mask"
+        refined = panel(
+            "refined", overlay(item.refined, item.truth, "refined mask"), "" if item.refined.any() else "empty mask"
         )
     panels = [
-        _panel("path", _path(item), "" if item.polygons else "empty path"),
-        _panel("coarse", _overlay(item.coarse, item.truth, "coarse mask"), empty),
+        panel("path", path_drawing(item.polygons), "" if item.polygons else "empty path"),
+        panel("coarse", overlay(item.coarse, item.truth, "coarse mask"), empty),
         refined,
-        _panel("ground truth", _overlay(item.truth, item.truth, "true mask"), "" if item.truth.any() else "no target"),
+        panel("ground truth", overlay(item.truth, item.truth, "true mask"), "" if item.truth.any() else "no target"),
     ]
     style = f"--photo:url({_photo(item.image)});--shape:{width}/{height}"
     status = "" if item.status == "ok" else f' <span class="status">{escape(item.status)}</span>'
@@ -56,7 +57,8 @@ def overlay_indices(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"
     return np.where(mask, np.where(truth, HIT, EXTRA), np.where(truth, MISSED, OUTSIDE)).astype(np.uint8)
 
 
-def _panel(caption: str, inner: str, note: str = "", *, absent: bool = False) -> str:
+def panel(caption: str, inner: str, note: str = "", *, absent: bool = False) -> str:
+    """A picture with a caption (escaped already) and possibly a note in its corner."""
     tag = f'<span class="tag">{note}</span>' if note else ""
     photo = f'<div class="photo{" gone" if absent else ""}">{inner}{tag}</div>'
     return f"<figure>{photo}<figcaption>{caption}</figcaption></figure>"
@@ -73,11 +75,15 @@ def _ious(item: GalleryItem) -> str:
     )
 
 
-def _path(item: GalleryItem) -> str:
-    """The path over the photo: filled outline, and vertices as zero-length strokes, round at any scale."""
-    if not item.polygons:
+def path_drawing(polygons: Sequence[Float[np.ndarray, "V 2"]]) -> str:
+    """A path to lie over a photo: filled outline, and vertices as zero-length strokes, round at any scale.
+
+    Args:
+      polygons: subpaths, (x, y) vertices in units of the image.
+    """
+    if not polygons:
         return ""
-    rings = [[f"{100 * x:.2f} {100 * y:.2f}" for x, y in polygon] for polygon in item.polygons]
+    rings = [[f"{100 * x:.2f} {100 * y:.2f}" for x, y in polygon] for polygon in polygons]
     outline = "".join(f"M{' L'.join(ring)}Z" for ring in rings)
     vertices = "".join(f"M{point}h0" for ring in rings for point in ring)
     count = sum(len(ring) for ring in rings)
@@ -88,7 +94,8 @@ def _path(item: GalleryItem) -> str:
     )
 
 
-def _overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], name: str) -> str:
+def overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], name: str) -> str:
+    """Mask beside truth as a transparent picture, see `overlay_indices`; the name is for those who cannot see it."""
     picture = Image.fromarray(overlay_indices(mask, truth))
     picture = picture.resize(_page_size(picture.size), Image.Resampling.NEAREST).convert("P")
     picture.putpalette([channel for colour in OVERLAY_COLOURS for channel in colour[:3]])

@@ -14,19 +14,21 @@ from jaxtyping import Array, Int
 
 from moonseg_jax.axes import DATA, FSDP
 from moonseg_jax.errors import UserError
+from moonseg_jax.metrics import by_object_size
 from moonseg_jax.policy import Policy
+from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import sample_keys
-from moonseg_jax.rollout.score import Drawn, read_paths, score
+from moonseg_jax.rollout.score import NEAR_BOUNDARY, Drawn, read_paths, score
 from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.types import FINISH_BUDGET, FINISH_INVALID, PromptBatch, Rollouts, Routing, Scored, SumAndCount
 
 Rolled = tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]
-GroupRollout = Callable[[Any, PromptBatch, Int[Array, ""] | int], Rolled]
+GroupRollout = Callable[[Any, PromptBatch, Int[Array, "I K"], Int[Array, ""] | int], Rolled]
 
 
 def make_rollout(
-    policy: Policy, sampling: Sampling, *, length_penalty: float, seed: int, mesh: Mesh | None = None
+    policy: Policy, sampling: Sampling, *, reward: RewardSpec, seed: int, mesh: Mesh | None = None
 ) -> GroupRollout:
     """Compiles sampling, drawing and scoring; on a mesh, every device runs the engine on its own images.
 
@@ -35,33 +37,37 @@ def make_rollout(
     Args:
       policy: the model and its language.
       sampling: group, temperature, slots per device.
-      length_penalty: see `rewards`.
-      seed: of the run; noise also depends on the policy version, the prompt and the sample index.
+      reward: what samples are paid for.
+      seed: of the run; noise also depends on the step, the prompt and the sample index.
       mesh: over which images are split; None runs on one device.
 
     Returns:
-      Function (parameters, batch, policy version) → rollouts, scores, what they draw, and figures as sums and
-      counts over the batch's valid prompts.
+      Function (parameters, batch, tokens of the batch's traced targets, step) → rollouts, scores, what they draw,
+      and figures as sums and counts over the batch's valid prompts. The step is the policy's version and where the
+      reward's schedules stand.
 
     Raises:
       UserError: the budget is too small for any path.
     """
     require_budget(policy)
 
-    def rollout(params: Any, batch: PromptBatch, version: Int[Array, ""]) -> Rolled:
-        keys = sample_keys(jax.random.key(seed), version, batch.example_ids, sampling.group)
+    def rollout(params: Any, batch: PromptBatch, target_lengths: Int[Array, "I K"], step: Int[Array, ""]) -> Rolled:
+        keys = sample_keys(jax.random.key(seed), step, batch.example_ids, sampling.group)
         rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
         drawn = read_paths(policy.config, policy.tables, rollouts)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
-        scored = score(policy.config, rollouts, drawn, truth, length_penalty)
-        sums = {**_figures(rollouts, scored, jnp.repeat(batch.valid.reshape(-1), sampling.group)), "useful_slots": use}
+        scored = score(rollouts, drawn, truth, target_lengths.reshape(-1), reward, step)
+        valid = jnp.repeat(batch.valid.reshape(-1), sampling.group)
+        of_size = {name: jnp.repeat(rows, sampling.group) for name, rows in by_object_size(truth).items()}
+        sums = {**_figures(rollouts, scored, reward, valid, of_size), "useful_slots": use}
         return rollouts, scored, drawn, sums if mesh is None else jax.lax.psum(sums, (DATA, FSDP))
 
     if mesh is None:
         return jax.jit(rollout)
     return jax.jit(
         jax.shard_map(
-            rollout, mesh=mesh, in_specs=(P(), P((DATA, FSDP)), P()), out_specs=_placement(sampling), check_vma=False
+            rollout, mesh=mesh, in_specs=(P(), P((DATA, FSDP)), P((DATA, FSDP)), P()), out_specs=_placement(sampling),
+            check_vma=False,
         )
     )  # fmt: skip
 
@@ -80,18 +86,24 @@ def require_budget(policy: Policy) -> None:
         )
 
 
-def _figures(rollouts: Rollouts, scored: Scored, valid: Array) -> dict[str, SumAndCount]:
-    count = jnp.sum(valid).astype(jnp.float32)
+def _figures(
+    rollouts: Rollouts, scored: Scored, reward: RewardSpec, valid: Array, of_size: dict[str, Array]
+) -> dict[str, SumAndCount]:
+    def over(rows: Array, values: Array) -> SumAndCount:
+        return jnp.sum(jnp.where(rows, values.astype(jnp.float32), 0.0)), jnp.sum(rows).astype(jnp.float32)
 
     def over_valid(values: Array) -> SumAndCount:
-        return jnp.sum(jnp.where(valid, values.astype(jnp.float32), 0.0)), count
+        return over(valid, values)
 
     return {
         "reward": over_valid(scored.reward),
         "sampled_iou": over_valid(scored.iou),
+        "boundary_iou": over_valid(scored.terms[NEAR_BOUNDARY.label]),
         "tokens": over_valid(rollouts.lengths),
         "out_of_budget": over_valid(rollouts.finish == FINISH_BUDGET),
         "invalid": over_valid(rollouts.finish == FINISH_INVALID),
+        **{f"iou_{name}": over(valid & rows, scored.iou) for name, rows in of_size.items()},
+        **{f"term_{one.label}": over_valid(scored.terms[one.label]) for one in reward.terms},
     }
 
 

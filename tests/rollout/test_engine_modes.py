@@ -13,6 +13,7 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.images import select_tiling
 from moonseg_jax.learner.policy import rollout_statistics
 from moonseg_jax.policy import Policy
+from moonseg_jax.rewards.shapes import shape
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.rollout.noise import GREEDY, sample_keys
@@ -143,6 +144,6 @@ def test_tilings_share_one_program_and_stay_apart():
 def test_a_budget_without_room_for_a_path_is_refused():
     narrow = dataclasses.replace(micro(), paths=dataclasses.replace(PATHS, max_new_tokens=11))
     with pytest.raises(UserError, match=r"max_new_tokens is 11: the shortest path with its box and end takes 12"):
-        make_rollout(Policy.from_config(narrow), Sampling(group=2), length_penalty=0.0, seed=0)
+        make_rollout(Policy.from_config(narrow), Sampling(group=2), reward=shape("iou"), seed=0)
     enough = dataclasses.replace(micro(), paths=dataclasses.replace(PATHS, max_new_tokens=12))
-    make_rollout(Policy.from_config(enough), Sampling(group=2), length_penalty=0.0, seed=0)
+    make_rollout(Policy.from_config(enough), Sampling(group=2), reward=shape("iou"), seed=0)
