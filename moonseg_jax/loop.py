@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from moonseg_jax.checkpoint import Checkpoints
+from moonseg_jax.errors import UserError
 from moonseg_jax.learner.state import LearnerState
+from moonseg_jax.learner.token_sums import WeightSums, effective_sample_size
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import to_host
 from moonseg_jax.train_config import LoopConfig
+from moonseg_jax.types import SumAndCount
 
 BEST_FILE = "best.json"
 STOPPING = b"\nstopping after this step, then saving; once more stops at once and saves nothing\n"
@@ -61,6 +65,8 @@ class Loop:
         self._judged_by, self._evaluate, self._export, self._extra = judged_by, evaluate, export, extra
         self._checkpoints = Checkpoints(run.checkpoints)
         self._sums: dict[str, list[Any]] = {}
+        self._skipped = 0
+        self._in_row_before: jax.Array | None = None
         self._first = 0
         self._since = time.monotonic()
         self._stop = False
@@ -69,6 +75,7 @@ class Loop:
     def restore(self, state: LearnerState, loader: Any) -> LearnerState:
         """Goes on from the newest checkpoint: state, loader position and metrics."""
         self._first, state, rest = self._checkpoints.restore(state)
+        self._skipped = int(to_host(state.skipped_steps))
         loader.set_state(rest["loader"])
         if self._extra is not None:
             self._extra.load_state(rest["extra"])
@@ -102,17 +109,19 @@ class Loop:
           step: number of the step just taken, from 0.
           state: state after it.
           loader: iterator whose position is saved.
-          sums: losses and metrics as (sum, count).
+          sums: losses and metrics as (sum, count), or what else `figure` reads.
 
         Raises:
+          UserError: too many steps in a row were skipped.
           KeyboardInterrupt: after saving, where Ctrl-C or SIGTERM asked to stop.
         """
         done = step + 1
         for name, pair in sums.items():
             self._sums.setdefault(name, []).append(pair)
         last = done == self.config.steps
+        self._refuse_endless_skips(done, state, last)
         if done % self.config.log_every == 0 or last:
-            self._log(done)
+            self._log(done, state)
         if done % self.config.eval_every == 0 or last:
             self.judge(done, state)
         if done % self.config.checkpoint_every == 0 or last or self._stop:
@@ -149,18 +158,36 @@ class Loop:
         file = self.run.path / BEST_FILE
         return read_json(file, missing="")[self._judged_by] if file.is_file() else None
 
-    def _log(self, done: int) -> None:
-        fetched = jax.device_get(self._sums)
-        means = {
-            name: float(np.sum([total for total, _ in pairs]) / max(np.sum([count for _, count in pairs]), 1e-9))
-            for name, pairs in fetched.items()
-        }
-        steps = max(len(pairs) for pairs in fetched.values())
+    def _refuse_endless_skips(self, done: int, state: LearnerState, last: bool) -> None:
+        """Stops a run that skips one step after the other; looks one step back, so as not to wait for the device."""
+        in_row, self._in_row_before = self._in_row_before, jnp.copy(state.skipped_in_row)
+        in_row = self._in_row_before if last else in_row
+        if in_row is None or int(to_host(in_row)) < self.config.max_skipped_steps:
+            return
+        self._log(done, state)
+        good = self._checkpoints.latest_step
+        if good is None:
+            kept = "no checkpoint was saved before"
+        else:
+            kept = f"--resume goes on from the last good checkpoint, {self._checkpoints.folder / str(good)}"
+        raise UserError(
+            f"step {done}: loss or gradient was not finite for {int(to_host(in_row))} steps in a row "
+            f"(max_skipped_steps is {self.config.max_skipped_steps}); {kept}; other settings, such as a lower "
+            "optimizer.learning_rate, need a new run"
+        )
+
+    def _log(self, done: int, state: LearnerState) -> None:
+        figures = {name: figure(parts) for name, parts in jax.device_get(self._sums).items()}
+        steps = max(len(parts) for parts in self._sums.values())
+        skipped, before = int(to_host(state.skipped_steps)), self._skipped
         now = time.monotonic()
         if self._is_main:
-            self.run.append_metrics(done, {**means, "seconds_per_step": (now - self._since) / steps})
-        self._progress.update(done, dict(list(means.items())[:5]))
-        self._sums, self._since = {}, now
+            seconds = (now - self._since) / steps
+            self.run.append_metrics(done, {**figures, "skipped_steps": skipped, "seconds_per_step": seconds})
+        if skipped > before:
+            self.note(f"step {done}: {skipped - before} steps skipped, their loss or gradient was not finite")
+        self._progress.update(done, dict(list(figures.items())[:5]))
+        self._sums, self._skipped, self._since = {}, skipped, now
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
@@ -169,6 +196,15 @@ class Loop:
         if self._is_main:
             # Written past Python's buffers: the signal may have come in the middle of a print.
             os.write(2, STOPPING)
+
+
+def figure(parts: Sequence[SumAndCount] | Sequence[WeightSums]) -> float:
+    """One figure of the steps since the last log: a mean, or an effective sample size from its three sums."""
+    added = jax.tree.map(lambda *leaves: np.sum(leaves), *parts)
+    if isinstance(added, WeightSums):
+        return float(effective_sample_size(added))
+    total, count = added
+    return float(total / max(count, 1e-9))
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

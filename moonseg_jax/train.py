@@ -16,7 +16,7 @@ from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
 from moonseg_jax.learner.optimizers import make_optimizer
-from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.policy import make_old_log_probs, make_policy_step
 from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
 from moonseg_jax.learner.state import init_state
@@ -86,7 +86,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     policy = policy.computing_in(config.dtype)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     state = put_replicated(mesh, init_state({"policy": params}, optimizer))
-    reference = put_replicated(mesh, params)
+    reference = put_replicated(mesh, params) if config.loss.needs_reference else None
 
     layout = policy.layout(config.phrases_per_image, config.crops)
     loader = _loader(config, functools.partial(_prompts_and_targets, layout))
@@ -94,16 +94,18 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
         group=config.group, temperature=config.temperature, slots=config.slots, record_experts=config.replay_experts
     )
     require_memory(
-        config.model, sampling, config.images_per_batch // jax.device_count() or 1, config.phrases_per_image,
+        config.model, sampling, _images_per_device(config), config.phrases_per_image,
         parameters=bytes_of((state, reference)), available=device_memory(),
     )  # fmt: skip
     rollout = make_rollout(policy, sampling, reward=config.reward_spec, seed=config.seed, mesh=mesh)
     update = make_policy_step(
-        policy.model, policy.grammar, policy.tables, optimizer, temperature=config.temperature,
-        baseline=config.advantage, clip_low=config.clip_low, clip_high=config.clip_high,
-        entropy_weight=config.entropy_weight, kl_weight=config.kl_weight, supervised_weight=config.supervised_weight,
-        average_decay=config.average_decay,
+        policy.model, policy.grammar, policy.tables, optimizer, loss=config.loss, temperature=config.temperature,
+        supervised_weight=config.supervised_weight, average_decay=config.average_decay,
+        microbatches=config.microbatches,
     )  # fmt: skip
+    log_probs_before = make_old_log_probs(
+        policy.model, policy.grammar, temperature=config.temperature, microbatches=config.microbatches
+    )
     draw_pairs = jax.jit(functools.partial(make_pairs, side=config.model.vision.crop))
     buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
     kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
@@ -119,8 +121,9 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
         for step in loop.steps():
             batch, targets = put_batch(mesh, next(loader))
             rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, targets.lengths, step)
+            old = log_probs_before(state.params["policy"], batch, rollouts) if config.loss.needs_old_log_probs else None
             for _ in range(config.updates_per_rollout):
-                state, learned = update(state, reference, batch, targets, rollouts, scored)
+                state, learned = update(state, reference, batch, targets, rollouts, scored, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
             if config.keep_rollouts:
@@ -179,6 +182,17 @@ def _supervised(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tupl
                 "use under this grammar: set paths.allow_no_target, or build the data set without such phrases"
             )
     return _prompts_and_targets(layout, scenes, seed)
+
+
+def _images_per_device(config: RlConfig) -> int:
+    """How many images of a batch each device takes; micro-batches take equal parts of every device's."""
+    images = config.images_per_batch // jax.device_count()
+    if images % config.microbatches:
+        raise UserError(
+            f"microbatches is {config.microbatches}, which does not divide the {images} images of each of the "
+            f"{jax.device_count()} devices (images_per_batch is {config.images_per_batch}): change either"
+        )
+    return images or 1
 
 
 def _loader(config: LoopConfig, collate: Any) -> Any:

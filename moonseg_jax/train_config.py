@@ -7,6 +7,8 @@ from typing import Literal
 
 from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.learner.policy_objective import overlong_buffer
+from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
 
@@ -37,6 +39,8 @@ class LoopConfig:
     """Held-out scenes of an evaluation; all of them where the split has fewer."""
     checkpoint_every: int
     log_every: int = 20
+    max_skipped_steps: int = 10
+    """A step whose loss or gradient is not finite is skipped; so many in a row stop the run."""
     loader_threads: int = 1
     fsdp: int = 1
     """Devices a parameter is split over."""
@@ -51,10 +55,9 @@ class LoopConfig:
             "steps": self.steps, "images_per_batch": self.images_per_batch, "crops": self.crops,
             "phrases_per_image": self.phrases_per_image, "eval_every": self.eval_every, "fsdp": self.fsdp,
             "eval_scenes": self.eval_scenes, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every,
+            "max_skipped_steps": self.max_skipped_steps,
         }  # fmt: skip
-        for name, count in counts.items():
-            if count < 1:
-                raise ConfigError(f"{name} is {count}: it must be at least 1")
+        _require_counts(counts)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}: it must not be negative")
 
@@ -95,17 +98,14 @@ class RlConfig(LoopConfig):
     """Learn with the experts that sampling chose, so that routing noise does not enter the probability ratio."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations in sampling and learning alike; parameters and their updates are float32."""
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    """The probability ratio is clipped to [1 - clip_low, 1 + clip_high]."""
+    loss: PolicyLossConfig = PRESETS["rloo"]
+    """What is minimised; `preset("dapo")` gives a recipe by name. The KL divergence is to the starting policy."""
     updates_per_rollout: int = 1
     """Gradient steps taken on each batch of rollouts."""
-    advantage: Literal["leave-one-out", "group-mean"] = "leave-one-out"
+    microbatches: int = 1
+    """Parts of a batch whose gradients are computed one after the other: less memory, the same step."""
     reward: str | RewardSpec = "iou"
     """What samples are paid for: the name of a shape in `rewards.shapes`, or, in a config file, a spec of one's own."""
-    entropy_weight: float = 0.0
-    kl_weight: float = 0.0
-    """Weight of the KL divergence to the starting policy (k3 estimator)."""
     supervised_weight: float = 0.0
     """Weight of the supervised loss on the same prompts."""
     pair_buffer: int = 4096
@@ -114,17 +114,29 @@ class RlConfig(LoopConfig):
     """So many of the last batches of rollouts are left in the run's folder, for `moonseg rewards compare`."""
 
     def __post_init__(self) -> None:
-        """Refuses groups that leave nothing to compare.
+        """Refuses groups that leave nothing to compare, and settings that cannot work together.
 
         Raises:
-          ConfigError: fewer than two samples per prompt, no such reward shape; and see `LoopConfig`.
+          ConfigError: names the setting and the remedy; and see `LoopConfig`.
         """
         super().__post_init__()
+        _require_counts({"updates_per_rollout": self.updates_per_rollout, "microbatches": self.microbatches})
         if self.group < 2:
             raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
         if self.keep_rollouts < 0:
             raise ConfigError(f"keep_rollouts is {self.keep_rollouts}: it must not be negative")
         _ = self.reward_spec
+        if self.images_per_batch % self.microbatches:
+            raise ConfigError(
+                f"microbatches is {self.microbatches}: it must divide images_per_batch, {self.images_per_batch}"
+            )
+        if self.loss.ratio == "none" and self.updates_per_rollout > 1 and self.loss.correction_cap is None:
+            raise ConfigError(
+                f"loss.ratio is none, which is right for samples of the current policy only, but updates_per_rollout "
+                f"is {self.updates_per_rollout}: set it to 1, set loss.correction_cap (2 is usual), or take ratios"
+            )
+        if self.loss.overlong_weight:
+            overlong_buffer(self.loss, self.model.paths.max_new_tokens)
 
     @property
     def reward_spec(self) -> RewardSpec:
@@ -156,3 +168,9 @@ class RefinerConfig(LoopConfig):
 
 
 STAGES = {"sft": SftConfig, "rl": RlConfig, "refiner": RefinerConfig}
+
+
+def _require_counts(counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name} is {count}: it must be at least 1")

@@ -11,6 +11,7 @@ from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch, true_mask
 from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
@@ -58,8 +59,9 @@ def rl_step(mesh: Mesh) -> Results:
     sampling = Sampling(group=2, temperature=0.9, slots=3)
     rollout = make_rollout(policy, sampling, reward=REWARD, seed=3, mesh=mesh)
     update = make_policy_step(
-        policy.model, policy.grammar, policy.tables, OPTIMIZER, temperature=0.9, baseline="leave-one-out", clip_low=0.2,
-        clip_high=0.3, entropy_weight=0.01, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
+        policy.model, policy.grammar, policy.tables, OPTIMIZER,
+        loss=PolicyLossConfig(scale="batch-std", clip_high=0.3, entropy_weight=5e-4), temperature=0.9,
+        supervised_weight=0.0, average_decay=0.9,
     )  # fmt: skip
     with jax.set_mesh(mesh):
         batch, targets = global_batch(mesh)

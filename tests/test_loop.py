@@ -11,8 +11,10 @@ import pytest
 from tiny_models import micro
 
 from data_pipelines.loader import scene_batches
+from moonseg_jax.errors import UserError
 from moonseg_jax.learner.optimizers import OptimizerConfig
-from moonseg_jax.learner.state import init_state
+from moonseg_jax.learner.state import apply_gradients, init_state
+from moonseg_jax.learner.token_sums import WeightSums
 from moonseg_jax.loop import Loop
 from moonseg_jax.run_directory import RunDirectory, read_json, read_metrics
 from moonseg_jax.train_config import LoopConfig
@@ -186,3 +188,76 @@ def test_the_first_interrupt_says_what_happens_now(tmp_path, capfd):
         FakeTraining(tmp_path).run(stop_at(1))
     told = capfd.readouterr().err
     assert "stopping after this step" in told and "stopped at step 2; go on with --resume" in told
+
+
+def test_an_effective_sample_size_comes_from_the_sums_of_all_steps(tmp_path):
+    training = FakeTraining(tmp_path, steps=2, log_every=2)
+    sums = [WeightSums(*map(jnp.float32, (4.0, 8.0, 3.0))), WeightSums(*map(jnp.float32, (2.0, 4.0, 1.0)))]
+    with training.loop as loop:
+        for step in loop.steps():
+            training.take(step)
+            loop.after_step(step, training.state, training.loader, {"effective_sample_size": sums[step]})
+    (row,) = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "effective_sample_size" in row]
+    np.testing.assert_allclose(row["effective_sample_size"], 36 / (4 * 12), rtol=1e-6)
+
+
+class FragileTraining(FakeTraining):
+    """A run of real gradient steps whose reward, and with it loss and gradient, is no number at some steps."""
+
+    def __init__(self, folder, nan_at, **changes):
+        super().__init__(folder, **{"steps": 12, "max_skipped_steps": 4} | changes)
+        self.nan_at = nan_at
+
+    def take(self, step):
+        next(self.loader)
+        reward = jnp.nan if step in self.nan_at else 1.0
+        self.state, _ = apply_gradients(
+            self.state, -reward, {"w": jnp.array([-reward, 0.0])}, optax.sgd(1.0), average_decay=0.0
+        )
+
+    def skipped(self):
+        return int(self.state.skipped_steps), int(self.state.skipped_in_row)
+
+
+def skips_logged(folder):
+    rows = read_metrics(folder / "metrics.jsonl")
+    return {row["step"]: row["skipped_steps"] for row in rows if "skipped_steps" in row}
+
+
+def test_skipped_steps_are_counted_and_told(tmp_path, capsys):
+    training = FragileTraining(tmp_path, nan_at={1, 2, 3, 7}, log_every=4).run()
+    assert training.skipped() == (4, 0)
+    np.testing.assert_array_equal(training.state.params["w"], [8.0, 0.0])
+    assert skips_logged(tmp_path) == {4: 3, 8: 4, 12: 4}
+    told = capsys.readouterr().err
+    assert "step 4: 3 steps skipped" in told and "step 8: 1 steps skipped" in told and "step 12: 0" not in told
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run_and_name_the_last_good_checkpoint(tmp_path):
+    training = FragileTraining(tmp_path, nan_at=range(4, 12), checkpoint_every=3, log_every=100)
+    with pytest.raises(UserError, match=rf"4 steps in a row \(max_skipped_steps is 4\).*{tmp_path}/checkpoints/6;"):
+        training.run()
+    # Found one step later, so that no step has to be waited for.
+    assert training.skipped() == (5, 5)
+    assert skips_logged(tmp_path) == {9: 5}
+
+
+def test_the_last_step_may_be_the_one_too_many(tmp_path):
+    with pytest.raises(UserError, match=r"step 12: .*4 steps in a row"):
+        FragileTraining(tmp_path, nan_at=range(8, 12)).run()
+
+
+def test_a_run_that_never_had_a_sound_step_has_no_checkpoint_to_name(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint was saved before"):
+        FragileTraining(tmp_path, nan_at=range(12), checkpoint_every=10).run()
+
+
+def test_a_stopped_run_keeps_its_count_of_skipped_steps(tmp_path):
+    settings = {"nan_at": {1, 4, 5, 6, 7, 8}, "checkpoint_every": 100}
+    with pytest.raises(KeyboardInterrupt):
+        FragileTraining(tmp_path, **settings).run(stop_at(5))
+    resumed = FragileTraining(tmp_path, resume=True, **settings)
+    assert resumed.skipped() == (3, 2)
+    with pytest.raises(UserError, match=r"step 9: .*4 steps in a row.*checkpoints/6;"):
+        resumed.run()
+    assert skips_logged(tmp_path)[9] == 6

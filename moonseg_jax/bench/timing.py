@@ -19,9 +19,16 @@ class Timed:
     result: Any
 
 
-def fastest(action: Callable[[], Any], repeats: int) -> Timed:
-    """Calls once to warm up, then `repeats` times, at least once; the action must wait for its result."""
-    result = action()
+def fastest(action: Callable[[], Any], repeats: int, *, warm_up: bool = True) -> Timed:
+    """Calls `repeats` times, at least once, after a first call that compiles; the action must wait for its result.
+
+    Args:
+      action: what is timed.
+      repeats: calls that count.
+      warm_up: whether to make the first call, which does not.
+    """
+    if warm_up:
+        action()
     walls, cpus = [], []
     for _ in range(max(repeats, 1)):
         wall, cpu = time.perf_counter(), time.process_time()

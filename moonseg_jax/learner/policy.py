@@ -1,89 +1,45 @@
-"""Policy-gradient learning from rollouts: advantages, the clipped loss, and its gradient step."""
+"""Policy-gradient learning from rollouts: what of them is learned, and the gradient step."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from moonseg_jax.learner.advantages import flat_groups
 from moonseg_jax.learner.forward import completion_logits
+from moonseg_jax.learner.micro_batches import joined_rows, split_rollouts, split_rows
+from moonseg_jax.learner.policy_objective import advantages_under, learned_under, loss_under
+from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import LearnerState, apply_gradients
+from moonseg_jax.learner.token_sums import WeightSums, denominator
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rollout.log_probs import TokenStatistics, token_statistics
 from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount, TargetBatch
 
-FLAT = 1e-6
-"""A group whose raw IoUs lie closer together than this teaches nothing."""
+Sums = dict[str, SumAndCount | WeightSums]
 
 
-def advantages(reward: Float[Array, "Q G"], baseline: Literal["leave-one-out", "group-mean"]) -> Float[Array, "Q G"]:
-    """Reward less the mean of the other samples of its group (Kool et al. 2019), or of all of them.
+@flax.struct.dataclass
+class Lesson:
+    """What a batch or micro-batch of rollouts teaches; rows as in `Rollouts`."""
 
-    No division by the standard deviation: IoU is continuous, and nearly equal rewards would amplify noise.
-    """
-    centred = reward - reward.mean(axis=1, keepdims=True)
-    group = reward.shape[1]
-    return centred * group / (group - 1) if baseline == "leave-one-out" else centred
-
-
-def flat_groups(iou: Float[Array, "Q G"]) -> Bool[Array, " Q"]:
-    """Groups whose raw IoUs are all equal; judged on raw IoU, never on the shaped reward."""
-    return iou.max(axis=1) - iou.min(axis=1) < FLAT
-
-
-class PolicySums(NamedTuple):
-    """Of one batch of tokens."""
-
-    loss: SumAndCount
-    clipped: SumAndCount
-    mismatch: SumAndCount
-    """k3 estimate of KL(old || new) per token."""
-
-
-def clipped_policy_loss(
-    log_probs: Float[Array, "N T"],
-    old_log_probs: Float[Array, "N T"],
-    advantage: Float[Array, " N"],
-    learned: Bool[Array, "N T"],
-    clip_low: float,
-    clip_high: float,
-) -> PolicySums:
-    """Clipped surrogate with token-level ratios (Schulman et al. 2017, eq. 7), summed over a sequence's tokens.
-
-    Args:
-      log_probs: under the current policy.
-      old_log_probs: under the policy that sampled.
-      advantage: one per sequence.
-      learned: which tokens count.
-      clip_low: ratio is clipped to at least 1 - clip_low.
-      clip_high: and to at most 1 + clip_high.
-
-    Returns:
-      Sums over tokens; the loss's count is the number of sequences with any learned token.
-    """
-    difference = jnp.where(learned, log_probs - old_log_probs, 0.0)
-    ratio = jnp.exp(difference)
-    clipped = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-    gain = jnp.minimum(ratio * advantage[:, None], clipped * advantage[:, None])
-    tokens = jnp.sum(learned).astype(jnp.float32)
-    sequences = jnp.sum(jnp.any(learned, axis=1)).astype(jnp.float32)
-
-    def total(values: Array) -> Array:
-        return jnp.sum(jnp.where(learned, values, 0.0))
-
-    return PolicySums(
-        loss=(-total(gain), sequences),
-        clipped=(total((clipped != ratio).astype(jnp.float32)), tokens),
-        mismatch=(total(ratio - 1.0 - difference), tokens),
-    )
+    prompts: PromptBatch
+    targets: TargetBatch
+    rollouts: Rollouts
+    old_log_probs: Float[Array, "N T"]
+    """Under the policy that ratios are taken against."""
+    advantage: Float[Array, " N"]
+    learned: Bool[Array, "N T"]
 
 
 def rollout_statistics(
@@ -106,76 +62,137 @@ def rollout_statistics(
     return token_statistics(forward.logits, mask, token_ids, chosen, rollouts.bins, paths, temperature)
 
 
+def make_old_log_probs(
+    model: Moondream, grammar: Grammar, *, temperature: float, microbatches: int = 1
+) -> Callable[[Any, PromptBatch, Rollouts], Float[Array, "N T"]]:
+    """Compiled log-probabilities of rollouts under the learner's policy before it learns from them.
+
+    Where samples are corrected for staleness, ratios are taken against these, and not against the sampler's
+    (Hilton et al. 2022, "Batch size-invariance for policy optimization", §3).
+    """
+
+    def log_probs(params: Any, batch: PromptBatch, rollouts: Rollouts) -> Array:
+        def of_part(part: tuple[PromptBatch, Rollouts]) -> Array:
+            return rollout_statistics(model, grammar, params, part[0], part[1], temperature).log_probs
+
+        images = batch.valid.shape[0]
+        parts = split_rows(batch, images, microbatches), split_rollouts(rollouts, images, microbatches)
+        return joined_rows(jax.lax.map(of_part, parts), images)
+
+    return jax.jit(log_probs)
+
+
 def make_policy_step(
     model: Moondream,
     grammar: Grammar,
     tables: TokenTables,
     optimizer: optax.GradientTransformation,
     *,
+    loss: PolicyLossConfig,
     temperature: float,
-    baseline: Literal["leave-one-out", "group-mean"],
-    clip_low: float,
-    clip_high: float,
-    entropy_weight: float,
-    kl_weight: float,
     supervised_weight: float,
     average_decay: float,
-) -> Callable[..., tuple[LearnerState, dict[str, SumAndCount]]]:
+    microbatches: int = 1,
+) -> Callable[..., tuple[LearnerState, Sums]]:
     """A compiled gradient step: (state, reference parameters, batch, targets, rollouts, scored) → (state, sums).
 
-    Parameters are `{"policy": …}`; the reference is only read where `kl_weight` is not 0. Weights multiply means:
-    policy loss per sequence, entropy and KL per token, supervised loss per token.
-    """
+    A seventh argument gives the log-probabilities that ratios are taken against, where they are not the sampler's.
+    Parameters are `{"policy": …}`; the reference is only read where the loss needs it.
 
-    def loss(
-        params: Any,
+    Args:
+      model: the policy.
+      grammar: which tokens the samples could be drawn from.
+      tables: see `sft_sums`.
+      optimizer: see `optimizers`.
+      loss: what is minimised.
+      temperature: the samples were drawn at.
+      supervised_weight: of the mean supervised loss per token on the same prompts.
+      average_decay: of the averaged weights.
+      microbatches: parts whose gradients are computed one after the other; any number that divides the images makes
+        the same step.
+    """
+    budget = model.config.paths.max_new_tokens
+
+    def part_loss(params: Any, reference: Any, part: Lesson, counts: tuple[Array, Array]) -> tuple[Array, Sums]:
+        """A micro-batch's share of the loss: its sums, over the counts of the whole batch."""
+        statistics = functools.partial(
+            rollout_statistics, model, grammar, batch=part.prompts, rollouts=part.rollouts, temperature=temperature
+        )
+        now = statistics(params=params["policy"])
+        then = statistics(params=reference).log_probs if loss.needs_reference else None
+        policy = loss_under(
+            loss, now.log_probs, part.old_log_probs, part.advantage, part.learned, max_tokens=budget,
+            behaviour_log_probs=part.rollouts.log_probs, reference_log_probs=then, entropy=now.entropy,
+        )  # fmt: skip
+        sums: dict[str, SumAndCount | WeightSums | None] = {
+            "policy_loss": policy.surrogate, "clip_fraction": policy.clipped, "mismatch_kl": policy.mismatch_kl,
+            "effective_sample_size": policy.importance, "entropy": policy.entropy,
+            "reference_kl": policy.reference_kl, "correction_capped": policy.capped,
+        }  # fmt: skip
+        total = policy.loss[0] / counts[0]
+        if supervised_weight:
+            of_targets = sft_sums(model, tables, params["policy"], False, part.prompts, part.targets, budget)
+            sums["supervised"] = supervised = _add(of_targets["box"], of_targets["path"])
+            total += supervised_weight * supervised[0] / counts[1]
+        return total, {name: figure for name, figure in sums.items() if figure is not None}
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(
+        state: LearnerState,
         reference: Any,
         batch: PromptBatch,
         targets: TargetBatch,
         rollouts: Rollouts,
         scored: Scored,
-    ) -> tuple[Array, dict[str, SumAndCount]]:
-        prompts = batch.valid.size
-        iou, reward = scored.iou.reshape(prompts, -1), scored.reward.reshape(prompts, -1)
-        usable = batch.valid.reshape(prompts) & ~flat_groups(iou)
-        group = iou.shape[1]
-        rows = jnp.repeat(usable, group)
-        learned = rows[:, None] & (jnp.arange(rollouts.token_ids.shape[1]) < rollouts.lengths[:, None])
-        advantage = advantages(reward, baseline).reshape(-1)
-        now = rollout_statistics(model, grammar, params["policy"], batch, rollouts, temperature)
-        policy = clipped_policy_loss(now.log_probs, rollouts.log_probs, advantage, learned, clip_low, clip_high)
-        tokens = jnp.sum(learned).astype(jnp.float32)
-        entropy = (jnp.sum(jnp.where(learned, now.entropy, 0.0)), tokens)
-        flat = batch.valid.reshape(prompts) & flat_groups(iou)
-        sums = {
-            "policy_loss": policy.loss, "entropy": entropy, "clip_fraction": policy.clipped,
-            "mismatch_kl": policy.mismatch,
-            "flat_groups": (jnp.sum(flat).astype(jnp.float32), jnp.sum(batch.valid).astype(jnp.float32)),
-        }  # fmt: skip
-        total = _mean(policy.loss) - entropy_weight * _mean(entropy)
-        if kl_weight:
-            then = rollout_statistics(model, grammar, reference, batch, rollouts, temperature)
-            gap = jnp.where(learned, jax.lax.stop_gradient(then.log_probs) - now.log_probs, 0.0)
-            sums["reference_kl"] = (jnp.sum(jnp.exp(gap) - 1.0 - gap), tokens)
-            total += kl_weight * _mean(sums["reference_kl"])
-        if supervised_weight:
-            budget = model.config.paths.max_new_tokens
-            supervised = sft_sums(model, tables, params["policy"], False, batch, targets, budget)
-            sums["supervised"] = _add(supervised["box"], supervised["path"])
-            total += supervised_weight * _mean(sums["supervised"])
-        return total, sums
+        old_log_probs: Array | None = None,
+    ) -> tuple[LearnerState, Sums]:
+        advantage, learned, flat = _credit(loss, batch, rollouts, scored, budget)
+        old = rollouts.log_probs if old_log_probs is None else old_log_probs
+        lesson = Lesson(batch, targets, rollouts, old, advantage, learned)
+        supervised = jnp.sum(jnp.minimum(targets.lengths, budget)).astype(jnp.float32)
+        counts = jnp.maximum(denominator(learned, loss.aggregation), 1.0), jnp.maximum(supervised, 1.0)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: LearnerState, reference: Any, *batch: Any) -> tuple[LearnerState, dict[str, SumAndCount]]:
-        gradients, sums = jax.grad(loss, has_aux=True)(state.params, reference, *batch)
-        state, norm = apply_gradients(state, gradients, optimizer, average_decay)
-        return state, {**sums, "gradient_norm": (norm, jnp.ones(()))}
+        def accumulate(gradients: Any, part: Lesson) -> tuple[Any, tuple[Array, Sums]]:
+            figures, own = jax.value_and_grad(part_loss, has_aux=True)(state.params, reference, part, counts)
+            return jax.tree.map(jnp.add, gradients, own), figures
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        parts = _split(lesson, microbatches)
+        gradients, figures = jax.lax.scan(accumulate, zeros, parts, unroll=microbatches == 1)
+        total, sums = jax.tree.map(functools.partial(jnp.sum, axis=0), figures)
+        state, norm = apply_gradients(state, total, gradients, optimizer, average_decay)
+        return state, {**sums, "flat_groups": flat, "gradient_norm": (norm, jnp.ones(()))}
 
     return step
 
 
-def _mean(pair: SumAndCount) -> Float[Array, ""]:
-    return pair[0] / jnp.maximum(pair[1], 1.0)
+def _credit(
+    loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, scored: Scored, budget: int
+) -> tuple[Float[Array, " N"], Bool[Array, "N T"], SumAndCount]:
+    """Advantages, learned tokens and flat groups of a whole batch: a part of it has other means and deviations."""
+    prompts = batch.valid.size
+    valid = batch.valid.reshape(prompts, 1)
+    iou, reward, lengths = (rows.reshape(prompts, -1) for rows in (scored.iou, scored.reward, rollouts.lengths))
+    flat = flat_groups(iou, jnp.broadcast_to(valid, iou.shape))[:, None]
+    counted = jnp.broadcast_to(valid & ~flat, iou.shape)
+    advantage = advantages_under(loss, reward, lengths, counted, budget)
+    learned = learned_under(loss, rollouts.lengths, counted.reshape(-1), budget, rollouts.budgets)
+    return advantage.reshape(-1), learned, (_number(valid & flat), _number(valid))
+
+
+def _split(lesson: Lesson, count: int) -> Lesson:
+    """All arrays get the micro-batches as their first dimension."""
+    images = lesson.prompts.valid.shape[0]
+    split = functools.partial(split_rows, images=images, count=count)
+    return Lesson(
+        prompts=split(lesson.prompts), targets=split(lesson.targets), old_log_probs=split(lesson.old_log_probs),
+        rollouts=split_rollouts(lesson.rollouts, images, count), advantage=split(lesson.advantage),
+        learned=split(lesson.learned),
+    )  # fmt: skip
+
+
+def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
+    return jnp.sum(where).astype(jnp.float32)
 
 
 def _add(first: SumAndCount, second: SumAndCount) -> SumAndCount:

@@ -124,6 +124,9 @@ def make_refiner_step(
     """
     iterations = head.config.iterations
 
+    def mean_loss(sums: dict[str, SumAndCount], parts: int = 1) -> Array:
+        return (sums["mask"][0] + iou_weight * sums["iou"][0]) / (sums["mask"][1] * parts)
+
     @jax.jit
     def start(params: Any, policy: Any, crops: Array, coarse: Array) -> tuple[Any, Unrolled]:
         features = model.apply({"params": policy}, crops, method="encode_crops")
@@ -140,8 +143,7 @@ def make_refiner_step(
                 logits, scores, truth, kind=kind, best_of_masks=best_of_masks, boundary_weight=boundary_weight,
                 dice_weight=dice_weight,
             )  # fmt: skip
-            value = (sums["mask"][0] + iou_weight * sums["iou"][0]) / (sums["mask"][1] * iterations)
-            return value, (sums, best_mask(logits, scores)[0])
+            return mean_loss(sums, iterations), (sums, best_mask(logits, scores)[0])
 
         gradients, (sums, masks) = jax.grad(loss, has_aux=True)(params)
         total = jax.tree.map(jnp.add, so_far.sums, sums)
@@ -150,8 +152,8 @@ def make_refiner_step(
         )
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def finish(state: LearnerState, gradients: Any) -> tuple[LearnerState, Array]:
-        return apply_gradients(state, gradients, optimizer, average_decay)
+    def finish(state: LearnerState, gradients: Any, sums: dict[str, SumAndCount]) -> tuple[LearnerState, Array]:
+        return apply_gradients(state, mean_loss(sums), gradients, optimizer, average_decay)
 
     def step(
         state: LearnerState,
@@ -163,7 +165,7 @@ def make_refiner_step(
         features, unrolled = start(state.params, policy, crops, coarse)
         for _ in range(iterations):
             unrolled = iterate(state.params, features, unrolled, truth)
-        state, norm = finish(state, unrolled.gradients)
+        state, norm = finish(state, unrolled.gradients, unrolled.sums)
         return state, {**unrolled.sums, "gradient_norm": (norm, jnp.ones(()))}
 
     return step

@@ -203,8 +203,8 @@ def make_sft_step(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: LearnerState, batch: PromptBatch, targets: TargetBatch) -> tuple[LearnerState, Any]:
-        gradients, sums = jax.grad(loss, has_aux=True)(state.params, batch, targets)
-        state, norm = apply_gradients(state, gradients, optimizer, average_decay)
+        (value, sums), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, targets)
+        state, norm = apply_gradients(state, value, gradients, optimizer, average_decay)
         return state, {**sums, "gradient_norm": (norm, jnp.ones(()))}
 
     return step

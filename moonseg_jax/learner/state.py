@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -16,10 +17,15 @@ class LearnerState:
     """Everything one stage's learner needs to go on."""
 
     step: Int[Array, ""]
+    """Gradient steps tried, skipped ones included."""
     params: Any
     averaged: Any
     """Exponential moving average of the parameters, for evaluation."""
     optimizer: Any
+    skipped_steps: Int[Array, ""]
+    """Steps not taken because loss or gradient was not finite."""
+    skipped_in_row: Int[Array, ""]
+    """Of these, the ones since the last step taken."""
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> LearnerState:
@@ -29,21 +35,34 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> LearnerS
         params=params,
         averaged=jax.tree.map(jnp.copy, params),
         optimizer=optimizer.init(params),
+        skipped_steps=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
     )
 
 
 def apply_gradients(
-    state: LearnerState, gradients: Any, optimizer: optax.GradientTransformation, average_decay: float
+    state: LearnerState,
+    loss: Float[Array, ""],
+    gradients: Any,
+    optimizer: optax.GradientTransformation,
+    average_decay: float,
 ) -> tuple[LearnerState, Float[Array, ""]]:
     """One optimizer step; returns the new state and the gradients' global norm.
 
+    Where the loss or the norm is NaN or infinite, the step is skipped: nothing but the counters changes.
+
     The average's decay grows from 0 to `average_decay` as (1 + t) / (10 + t), so early steps are forgotten.
     """
+    norm = optax.global_norm(gradients)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = jnp.minimum(average_decay, (1.0 + state.step) / (10.0 + state.step))
     averaged = jax.tree.map(lambda old, fresh: old * decay + fresh * (1 - decay), state.averaged, params)
-    return (
-        LearnerState(step=state.step + 1, params=params, averaged=averaged, optimizer=optimizer_state),
-        optax.global_norm(gradients),
-    )
+    tried = dataclasses.replace(state, step=state.step + 1)
+    taken = dataclasses.replace(
+        tried, params=params, averaged=averaged, optimizer=optimizer_state,
+        skipped_in_row=jnp.zeros_like(state.skipped_in_row),
+    )  # fmt: skip
+    skipped = dataclasses.replace(tried, skipped_steps=state.skipped_steps + 1, skipped_in_row=state.skipped_in_row + 1)
+    is_sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+    return jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), taken, skipped), norm

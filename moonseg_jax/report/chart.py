@@ -49,10 +49,12 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
         pad = abs(low) * 0.1 or 0.5
         low, high = low - pad, high + pad
     rough = (high - low) / (most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
+    exponent = math.floor(math.log10(rough))
+    power = 10.0**exponent
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    digits = max(12, 3 - exponent)
+    return [round(index * step, digits) for index in range(first, last + 1)]
 
 
 def thinned(

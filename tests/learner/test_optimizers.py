@@ -47,7 +47,7 @@ def test_gradients_beyond_the_limit_do_not_matter(name):
     def after_two_steps(scale):
         optimizer = make_optimizer(config, 10)
         state = init_state(params, optimizer)
-        step = jax.jit(lambda state, gradients: apply_gradients(state, gradients, optimizer, 0.9))
+        step = jax.jit(lambda state, gradients: apply_gradients(state, 0.0, gradients, optimizer, 0.9))
         for _ in range(2):
             state, norm = step(state, jax.tree.map(lambda g: g * scale, gradients))
         return state.params, norm
@@ -64,7 +64,7 @@ def test_the_average_forgets_early_steps():
     state = init_state({"w": jnp.array(0.0)}, optimizer)
     averages = []
     for _ in range(3):
-        state, _ = apply_gradients(state, {"w": jnp.array(-11.0)}, optimizer, average_decay=0.15)
+        state, _ = apply_gradients(state, 0.0, {"w": jnp.array(-11.0)}, optimizer, average_decay=0.15)
         averages.append(float(state.averaged["w"]))
     # Decays 1/10, 2/11 cut to .15, 3/12 cut to .15; parameters 11, 22, 33.
     first = 0.1 * 0.0 + 0.9 * 11.0

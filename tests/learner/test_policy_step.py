@@ -10,7 +10,8 @@ import pytest
 from tiny_models import QUICK, compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
-from moonseg_jax.learner.policy import make_policy_step, rollout_statistics
+from moonseg_jax.learner.policy import make_old_log_probs, make_policy_step, rollout_statistics
+from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.types import FINISH_CLOSED, Rollouts, Scored
@@ -58,11 +59,14 @@ def log_probs(params):
     return np.where(WITHIN, compiled_statistics()(params, samples()), 0.0)
 
 
+LOSS = PolicyLossConfig(scale="batch-std", entropy_weight=5e-4, kl_weight=5e-3)
+
+
 @functools.cache
-def compiled_step():
+def compiled_step(microbatches: int = 1):
     step = make_policy_step(
-        POLICY.model, POLICY.grammar, POLICY.tables, OPTIMIZER, temperature=1.0, baseline="leave-one-out",
-        clip_low=0.2, clip_high=0.2, entropy_weight=0.01, kl_weight=0.1, supervised_weight=0.1, average_decay=0.5,
+        POLICY.model, POLICY.grammar, POLICY.tables, OPTIMIZER, loss=LOSS, temperature=1.0, supervised_weight=0.1,
+        average_decay=0.5, microbatches=microbatches,
     )  # fmt: skip
     return compile_quickly(step, fresh_state(), *inputs(IOU))
 
@@ -71,10 +75,10 @@ def fresh_state():
     return init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), OPTIMIZER)
 
 
-def inputs(iou, *, reference=None, targets=TARGETS):
+def inputs(iou, *, reward=None, reference=None, targets=TARGETS):
     """All a step reads beside its state; the reference defaults to the parameters themselves."""
     rollouts = samples().replace(log_probs=log_probs(micro_params()))
-    scored = Scored(iou=iou.reshape(-1), reward=iou.reshape(-1))
+    scored = Scored(iou=iou.reshape(-1), reward=(iou if reward is None else reward).reshape(-1))
     return reference or micro_params(), BATCH, targets, rollouts, scored
 
 
@@ -83,10 +87,12 @@ def test_the_first_step_pays_each_sequence_its_advantage_per_token():
     gap = IOU[:, 0] - IOU[:, 1]
     lengths = samples().lengths.reshape(6, 2)
     gain = (gap * (lengths[:, 0] - lengths[:, 1]))[COUNTED].sum()
-    np.testing.assert_allclose(sums["policy_loss"], (-gain, 8), rtol=1e-4)
+    spread = np.sqrt(np.mean(gap[COUNTED] ** 2))
+    np.testing.assert_allclose(sums["policy_loss"], (-gain / spread, 8), rtol=1e-4)
     np.testing.assert_array_equal(sums["flat_groups"], (1, 5))
     np.testing.assert_array_equal(sums["clip_fraction"], (0, lengths[COUNTED].sum()))
     np.testing.assert_allclose(sums["mismatch_kl"][0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(sums["effective_sample_size"], [lengths[COUNTED].sum()] * 3, rtol=1e-6)
 
 
 def test_a_step_makes_better_samples_likelier_than_worse_ones():
@@ -117,3 +123,38 @@ def test_supervision_is_of_the_traced_targets():
     )
     own = jax.jit(learner, compiler_options=QUICK)(params=micro_params(), batch=BATCH, targets=TARGETS)
     np.testing.assert_allclose(sums["supervised"], (own["box"][0] + own["path"][0], TARGETS.lengths.sum()), rtol=1e-4)
+
+
+def test_any_number_of_micro_batches_makes_the_same_step():
+    given = inputs(IOU, reference=micro_params(seed=1))
+    (whole, sums), (parts, added) = (compiled_step(count)(fresh_state(), *given) for count in (1, 3))
+    assert optax.global_norm(jax.tree.map(jnp.subtract, whole.params["policy"], micro_params())) > 1e-3
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), parts.params, whole.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), added, sums)
+
+
+def test_log_probs_before_the_update_are_those_of_the_rows_they_stand_in():
+    before = make_old_log_probs(POLICY.model, POLICY.grammar, temperature=1.0, microbatches=3)
+    given = (micro_params(), BATCH, samples())
+    found = np.where(WITHIN, compile_quickly(before, *given)(*given), 0.0)
+    np.testing.assert_allclose(found, log_probs(micro_params()), atol=1e-4)
+
+
+def test_a_reward_that_is_no_number_costs_the_step_and_nothing_else():
+    reward = IOU.copy()
+    reward[0, 1] = np.nan
+    state, sums = compiled_step()(fresh_state(), *inputs(IOU, reward=reward))
+    assert (int(state.step), int(state.skipped_steps), int(state.skipped_in_row)) == (1, 1, 1)
+    assert np.isnan(sums["gradient_norm"][0])
+    for params in (state.params, state.averaged):
+        jax.tree.map(np.testing.assert_array_equal, params["policy"], micro_params())
+    state, _ = compiled_step()(state, *inputs(IOU))
+    assert (int(state.step), int(state.skipped_steps), int(state.skipped_in_row)) == (2, 1, 0)
+    expected, _ = compiled_step()(fresh_state(), *inputs(IOU))
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+
+
+def test_rewards_of_padding_and_flat_groups_may_be_anything():
+    reward = np.where(COUNTED[:, None], IOU, np.nan)
+    state, sums = compiled_step()(fresh_state(), *inputs(IOU, reward=reward))
+    assert int(state.skipped_steps) == 0 and np.isfinite(sums["policy_loss"][0])

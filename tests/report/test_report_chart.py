@@ -28,6 +28,12 @@ def test_ticks_are_round_and_enclose_the_data():
     assert ticks[0] < 2.0 < ticks[-1]
 
 
+def test_ticks_of_tiny_values_are_not_rounded_away():
+    np.testing.assert_allclose(nice_ticks(0.0, 4e-13), [0.0, 1e-13, 2e-13, 3e-13, 4e-13], rtol=1e-9)
+    ticks = nice_ticks(7e-17, 7e-17)
+    assert ticks[0] < 7e-17 < ticks[-1]
+
+
 def test_a_line_runs_from_corner_to_corner_of_its_frame():
     svg = chart(curve([0.0, 0.5, 1.0]))
     assert f'd="M{LEFT:.1f} {HEIGHT - BOTTOM:.1f}L' in svg

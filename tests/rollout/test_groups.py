@@ -10,6 +10,7 @@ from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
 from moonseg_jax.batch import prompt_batch, target_batch
 from moonseg_jax.learner.policy import make_policy_step
+from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.metrics import boundary_iou
 from moonseg_jax.paths.raster import coverage
@@ -110,8 +111,8 @@ def test_bfloat16_rollouts_are_learned_from_with_a_small_mismatch():
     prompts = (micro_params(), BATCH, TARGET_LENGTHS, 0)
     rollouts, scored, *_ = compile_quickly(made, *prompts)(*prompts)
     update = make_policy_step(
-        policy.model, policy.grammar, policy.tables, optax.sgd(1e-3), temperature=1.0, baseline="leave-one-out",
-        clip_low=0.2, clip_high=0.2, entropy_weight=0.0, kl_weight=0.0, supervised_weight=0.0, average_decay=0.9,
+        policy.model, policy.grammar, policy.tables, optax.sgd(1e-3), loss=PolicyLossConfig(), temperature=1.0,
+        supervised_weight=0.0, average_decay=0.9,
     )  # fmt: skip
     state = init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), optax.sgd(1e-3))
     inputs = (state, None, BATCH, None, rollouts, scored)

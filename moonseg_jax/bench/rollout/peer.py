@@ -54,7 +54,7 @@ class Peer:
                 self._policy, self._images, self._prompts, group=group, batch=batch, budgets=budgets, temperature=1.0,
                 seed=0,
             ),
-            repeats,
+            repeats, warm_up=False,
         )  # fmt: skip
         rollouts = timed.result
         return {

@@ -21,7 +21,7 @@ from moonseg_jax.rollout.memory import kv_bytes_per_token
 from moonseg_jax.rollout.settings import Sampling
 
 GROUP = 8
-FEW = 4
+FEW = 2
 """Images where the figure does not need many."""
 
 

@@ -1,0 +1,71 @@
+"""Settings of the stages: recipes by name, changes on the command line, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+from tiny_models import micro
+
+from moonseg_jax.config import ConfigError
+from moonseg_jax.config_file import config_text, load_config, with_overrides
+from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig, preset
+from moonseg_jax.run_directory import RunDirectory
+from moonseg_jax.train_config import RlConfig
+
+RL = RlConfig(
+    model=micro(), data="", start_from="", steps=8, images_per_batch=6, eval_every=4, checkpoint_every=4,
+    optimizer=OptimizerConfig(),
+)  # fmt: skip
+
+
+def test_a_config_file_names_a_recipe_and_the_command_line_changes_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import dataclasses\n"
+        "from experiments import shapes_tiny\n"
+        "from moonseg_jax.learner.policy_presets import preset\n"
+        "def get_config(stage):\n"
+        "    return dataclasses.replace(shapes_tiny.rl(), loss=preset('dapo'))\n"
+    )
+    config = load_config(file, "rl")
+    assert config.loss == PRESETS["dapo"]
+    words = ["--loss.clip-high", "0.3", "--loss.clip-low=None", "--loss.kl-weight", "0.02", "--microbatches", "2"]
+    changed = with_overrides(config, words, prog="test")
+    expected = dataclasses.replace(PRESETS["dapo"], clip_high=0.3, clip_low=None, kl_weight=0.02)
+    assert changed == dataclasses.replace(config, loss=expected, microbatches=2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_recipe_comes_back_from_the_text_of_its_config(name, tmp_path):
+    text = config_text(dataclasses.replace(RL, loss=preset(name)))
+    assert PolicyLossConfig(**json.loads(text)["loss"]) == preset(name)
+    RunDirectory.create(tmp_path, "rl", text)
+    RunDirectory.resume(tmp_path, "rl", text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss": preset("reinforce"), "updates_per_rollout": 2},
+            "ratio is none.*to 1, set loss.correction_cap",
+        ),
+        ({"loss": PolicyLossConfig(overlong_weight=1.0, overlong_buffer=25)}, "overlong_buffer is 25.* 24 tokens"),
+        ({"microbatches": 4}, "microbatches is 4: it must divide images_per_batch, 6"),
+        ({"microbatches": 0}, "microbatches is 0: it must be at least 1"),
+        ({"updates_per_rollout": 0}, "updates_per_rollout is 0"),
+        ({"max_skipped_steps": 0}, "max_skipped_steps is 0"),
+        ({"group": 1}, "at least 2 samples per prompt"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(RL, **changes)
+
+
+def test_a_score_function_may_take_several_steps_where_it_is_corrected():
+    corrected = dataclasses.replace(preset("reinforce"), correction_cap=2.0)
+    dataclasses.replace(RL, loss=corrected, updates_per_rollout=4)
+    assert not corrected.needs_old_log_probs
+    assert PolicyLossConfig(correction_cap=2.0).needs_old_log_probs and not PolicyLossConfig().needs_old_log_probs
