@@ -23,7 +23,8 @@ from moonseg_jax.rollout.stored import StoredRollouts, load_rollouts, sampled
 POLICY, GROUP = micro_policy(), 3
 ROWS = [scene.examples[:2] for scene in scenes(2)]
 BATCH = prompt_batch([ROWS[0], ROWS[1][:1]], POLICY.layout(2))
-TARGET_LENGTHS = target_batch([ROWS[0], ROWS[1][:1]], POLICY.layout(2)).lengths // 2
+TARGETS = target_batch([ROWS[0], ROWS[1][:1]], POLICY.layout(2))
+TARGET_LENGTHS = TARGETS.lengths // 2
 BATCH = BATCH.replace(ground_truth=~BATCH.ground_truth)
 """The background is the target: random paths overlap with it."""
 REWARD = RewardSpec(terms=(WeightedTerm(term="iou"), WeightedTerm(term="excess_tokens", weight=((0, 0.1), (10, 0.3)))))
@@ -115,7 +116,7 @@ def test_bfloat16_rollouts_are_learned_from_with_a_small_mismatch():
         supervised_weight=0.0, average_decay=0.9,
     )  # fmt: skip
     state = init_state(jax.tree.map(jnp.array, {"policy": micro_params()}), optax.sgd(1e-3))
-    inputs = (state, None, BATCH, None, rollouts, scored)
+    inputs = (state, None, BATCH, TARGETS, rollouts, scored)
     state, sums = compile_quickly(update, *inputs)(*inputs)
     mismatch, tokens = sums["mismatch_kl"]
     assert 0 < mismatch / tokens < 1e-3
