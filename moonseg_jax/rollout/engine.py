@@ -204,8 +204,9 @@ def _routing(prefixes: tuple[Array, Array], completion: Int[Array, "L N T k"]) -
     """Joins what the prefills of several images used, in the order of the queue."""
 
     def joined(chunks: Array) -> Array:
-        layered = jnp.moveaxis(chunks, 0, 1).astype(completion.dtype)
-        return layered.reshape(layered.shape[0], -1, *layered.shape[3:])
+        # A model without routed layers has nothing to join, and reshaping cannot guess the size of that.
+        steps, layers, rows, *rest = chunks.shape
+        return jnp.moveaxis(chunks, 0, 1).astype(completion.dtype).reshape(layers, steps * rows, *rest)
 
     image, prompt = prefixes
     return Routing(image=joined(image), prompt=joined(prompt), completion=completion)

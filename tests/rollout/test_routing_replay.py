@@ -21,19 +21,19 @@ EXPERTS = 6
 
 
 @functools.cache
-def policy_of(grammar: str) -> Policy:
-    """Three routed blocks over one dense block, and more experts than are all computed."""
+def policy_of(grammar: str, dense_layers: int = 1) -> Policy:
+    """Routed blocks over dense ones, four in all, and more experts than are all computed."""
     config = micro(EXPERTS)
-    text = dataclasses.replace(config.text, layers=4)
+    text = dataclasses.replace(config.text, layers=4, dense_layers=dense_layers)
     return Policy.from_config(
         dataclasses.replace(config, text=text, paths=dataclasses.replace(config.paths, grammar=grammar))
     )
 
 
 @functools.cache
-def rolled(grammar: str, record: bool = True):
+def rolled(grammar: str, record: bool = True, dense_layers: int = 1):
     """Parameters, prompts, and rollouts of nine slots."""
-    policy = policy_of(grammar)
+    policy = policy_of(grammar, dense_layers)
     params = draw_parameters(policy.shapes(), 0)
     batch = prompt_batch([scene.examples[:2] for scene in scenes(4)], policy.layout(2))
 
@@ -47,8 +47,8 @@ def rolled(grammar: str, record: bool = True):
 
 
 @functools.cache
-def learner(grammar: str):
-    policy = policy_of(grammar)
+def learner(grammar: str, dense_layers: int = 1):
+    policy = policy_of(grammar, dense_layers)
     found = functools.partial(rollout_statistics, policy.model, policy.grammar, temperature=0.9)
     return jax.jit(lambda params, batch, rollouts: found(params, batch, rollouts).log_probs, compiler_options=QUICK)
 
@@ -60,6 +60,14 @@ def test_log_probabilities_are_the_learners_with_and_without_replay(grammar):
     for experts in (rollouts.experts, None):
         found = learner(grammar)(params, batch, dataclasses.replace(rollouts, experts=experts))
         np.testing.assert_allclose(rollouts.log_probs, found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dense_layers", [0, 4])
+def test_models_of_one_kind_of_block_are_as_exact(dense_layers):
+    params, batch, rollouts = rolled("polygon", dense_layers=dense_layers)
+    assert rollouts.experts.completion.shape[0] == 4 - dense_layers
+    found = learner("polygon", dense_layers)(params, batch, rollouts)
+    np.testing.assert_allclose(rollouts.log_probs, found, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["image", "prompt", "completion"])
