@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from moonseg_jax.bench.timing import fastest
 from moonseg_jax.config import TextConfig, moondream3
 from moonseg_jax.model.moe import gated, grouped_experts, grouped_rows, ragged_experts
 
@@ -47,10 +47,10 @@ def _measure(text: TextConfig, up: Array, down: Array, tokens: int, repeats: int
     inputs = (x, up, down, chosen, jax.nn.softmax(weights))
     assignments = chosen.size
     products = [name for name in PRODUCTS if name != "ragged" or jax.default_backend() != "cpu"]
-    seconds = {name: _fastest(jax.jit(PRODUCTS[name]), inputs, repeats) for name in products}
+    seconds = {name: _seconds(PRODUCTS[name], inputs, repeats) for name in products}
     used = min(assignments, text.experts)
     rows = jnp.resize(x, (used, max(assignments // used, 1), text.width))
-    dense = _fastest(jax.jit(_dense), (rows, up[:used], down[:used]), repeats)
+    dense = _seconds(_dense, (rows, up[:used], down[:used]), repeats)
     return {
         "tokens": tokens, "assignments": assignments,
         "grouped_rows_per_assignment": round(grouped_rows(assignments, text.experts) / assignments, 3),
@@ -65,11 +65,6 @@ def _dense(rows: Array, up: Array, down: Array) -> Array:
     return jax.lax.map(lambda part: gated(part[0] @ part[1]) @ part[2], (rows, up, down))
 
 
-def _fastest(function: Callable[..., Array], inputs: tuple[Array, ...], repeats: int) -> float:
-    function(*inputs).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(*inputs).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _seconds(function: Callable[..., Array], inputs: tuple[Array, ...], repeats: int) -> float:
+    compiled = jax.jit(function)
+    return fastest(lambda: compiled(*inputs).block_until_ready(), repeats).wall
