@@ -6,107 +6,29 @@ G = C/M seats per segment.
 
 from __future__ import annotations
 
-import flax.struct
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
+from moonseg_jax.model.attention_parts import Part, merge, over_keys
+from moonseg_jax.model.pages import Cache, over_pages, write
+from moonseg_jax.model.segments import Seats, Segment, over_segment
 
 
-@flax.struct.dataclass
-class Segment:
-    """Keys and values that several rows share (an image, a prompt) or that each row owns.
-
-    Heads come before keys: a product over one key per step then reads memory in order.
-    """
-
-    keys: Float[Array, "... M H S d"]
-    values: Float[Array, "... M H S d"]
-    valid: Bool[Array, "M S"] | None
-    """Which keys exist; None means all of them."""
-
-
-@flax.struct.dataclass
-class Cache:
-    """One layer's keys and values of the tokens decoded so far, updated in place."""
-
-    keys: Float[Array, "N H S d"]
-    values: Float[Array, "N H S d"]
-
-
-@flax.struct.dataclass
-class Seats:
-    """Which rows share which segment, where rows are in no order.
-
-    The seats of a segment are consecutive; every kind of segment has the same number of seats in all. A row sits on
-    one seat; seats without a row hold any row, and what they compute is read by nobody.
-    """
-
-    row_of_seat: Int[Array, " C"]
-    seat_of_row: Int[Array, " N"]
-
-
-def attend(
-    queries: Float[Array, "N T H d"],
-    shared: list[Segment],
-    own: Segment,
-    mask: Bool[Array, "*#N T S"] | None,
-    seats: Seats | None = None,
-) -> Float[Array, "N T H d"]:
-    """Softmax attention over the union of several key segments, scale 1/sqrt(d), softmax in float32.
-
-    Keys are never copied to the rows that share them: queries are regrouped per segment instead, and the
-    partial results are merged by their common maximum (the log-sum-exp identity).
+def attend(queries: Float[Array, "N H T d"], shared: list[Segment], seats: Seats | None, own: Part) -> Array:
+    """Softmax attention over the union of shared segments and own tokens.
 
     Args:
       queries: rotated and scaled queries.
       shared: segments that several rows read, all of their valid keys.
-      own: one segment per row.
-      mask: own queries x own keys, True where the key is seen; None means all.
       seats: who reads which shared segment; None means that rows of one segment are consecutive.
+      own: what the queries take from their rows' own tokens.
+
+    Returns:
+      [N, H, T, d] in float32.
     """
-    rows, _, heads, _ = queries.shape
-    queries_NHTd = queries.transpose(0, 2, 1, 3)
-    seated = queries_NHTd if seats is None else queries_NHTd[seats.row_of_seat]
-
-    def to_rows(x_MHGx: Array) -> Array:
-        x_CHx = jnp.swapaxes(x_MHGx, 1, 2).reshape(len(seated), heads, *x_MHGx.shape[3:])
-        return x_CHx if seats is None else x_CHx[seats.seat_of_row]
-
-    logits_NHTS = _logits("NHTd,NHSd->NHTS", queries_NHTd, own)
-    if mask is not None:
-        logits_NHTS = jnp.where(jnp.broadcast_to(mask, (rows, *mask.shape[-2:]))[:, None], logits_NHTS, -jnp.inf)
-    peak_NHT = logits_NHTS.max(axis=-1)
-    scores = []
-    for segment in shared:
-        grouped = jnp.swapaxes(seated.reshape(len(segment.keys), -1, *seated.shape[1:]), 1, 2)
-        logits_MHGTS = _logits("MHGTd,MHSd->MHGTS", grouped, segment)
-        if segment.valid is not None:
-            logits_MHGTS = jnp.where(segment.valid[:, None, None, None, :], logits_MHGTS, -jnp.inf)
-        scores.append(logits_MHGTS)
-        peak_NHT = jnp.maximum(peak_NHT, to_rows(logits_MHGTS.max(axis=-1)))
-    peak_NHT = jax.lax.stop_gradient(peak_NHT)
-
-    weights_NHTS = jnp.exp(logits_NHTS - peak_NHT[..., None])
-    total_NHT, mixed_NHTd = weights_NHTS.sum(axis=-1), _mix("NHTS,NHSd->NHTd", weights_NHTS, own)
-    peak_CHT = peak_NHT if seats is None else peak_NHT[seats.row_of_seat]
-    for segment, logits_MHGTS in zip(shared, scores):
-        peak_MHGT = jnp.swapaxes(peak_CHT.reshape(len(segment.keys), -1, *peak_CHT.shape[1:]), 1, 2)
-        weights_MHGTS = jnp.exp(logits_MHGTS - peak_MHGT[..., None])
-        total_NHT += to_rows(weights_MHGTS.sum(axis=-1))
-        mixed_NHTd += to_rows(_mix("MHGTS,MHSd->MHGTd", weights_MHGTS, segment))
-    return (mixed_NHTd / total_NHT[..., None]).transpose(0, 2, 1, 3).astype(queries.dtype)
-
-
-def _logits(product: str, queries: Array, segment: Segment) -> Array:
-    scale = queries.shape[-1] ** -0.5
-    return jnp.einsum(product, queries, segment.keys, preferred_element_type=jnp.float32) * scale
-
-
-def _mix(product: str, weights: Array, segment: Segment) -> Array:
-    return jnp.einsum(product, weights.astype(segment.values.dtype), segment.values, preferred_element_type=jnp.float32)
+    return merge([own, *(over_segment(queries, segment, seats) for segment in shared)])
 
 
 def prefix_mask(count: int, prefix: int) -> Bool[Array, "count count"]:
@@ -184,12 +106,15 @@ class TauAttention(nn.Module):
         key = rotate(key, positions_NT, c.rope_theta)
         self.sow("intermediates", "query", query)
 
-        own = fresh = Segment(keys=key.transpose(0, 2, 1, 3), values=value.transpose(0, 2, 1, 3), valid=None)
-        if cache is not None:
+        query_NHTd = query.transpose(0, 2, 1, 3)
+        fresh = Segment(keys=key.transpose(0, 2, 1, 3), values=value.transpose(0, 2, 1, 3), valid=None)
+        if cache is None:
+            own = over_keys(query_NHTd, fresh.keys, fresh.values, None if mask is None else mask[..., None, :, :])
+        else:
             assert index is not None, "a cache needs the places to write to"
-            place = (jnp.arange(rows)[:, None], slice(None), index)
-            cache = Cache(keys=cache.keys.at[place].set(key), values=cache.values.at[place].set(value))
-            own = Segment(keys=cache.keys, values=cache.values, valid=None)
-        mixed = attend(query, context, own, mask, seats)
+            cache = write(cache, key, value, index)
+            own = over_pages(query_NHTd, cache, index)
+        mixed_NHTd = attend(query_NHTd, context, seats, own)
+        mixed = mixed_NHTd.transpose(0, 2, 1, 3).astype(self.dtype)
         out = nn.Dense(c.width, dtype=self.dtype, name="proj")(mixed.reshape(rows, count, c.width))
         return out, fresh, cache

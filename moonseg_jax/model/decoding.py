@@ -3,7 +3,7 @@
 A scan over stacked layers takes every layer's weights and cache out of the stack again at every step, which costs
 more than the step itself; here they are taken apart once, before the loop.
 
-Letters: N rows, T tokens at once (1 in a loop), S places of a cache, M segments that rows share.
+Letters: N rows, T tokens at once (1 in a loop).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import TextConfig
-from moonseg_jax.model.attention import Cache, Seats, Segment
 from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.model.pages import Cache
+from moonseg_jax.model.segments import Seats, Segment
 from moonseg_jax.model.text import Block, LayerContext
 
 Layers = tuple[Any, ...]
@@ -35,12 +36,6 @@ def contexts_of(context: LayerContext, config: TextConfig) -> tuple[Segment, ...
     counts = (config.dense_layers, config.layers - config.dense_layers)
     stacks = (context.dense, context.routed)
     return tuple(_layer(stack, index) for stack, count in zip(stacks, counts) for index in range(count))
-
-
-def empty_caches(config: TextConfig, rows: int, places: int, dtype: jnp.dtype) -> tuple[Cache, ...]:
-    """Zero caches of all layers, for `rows` sequences of up to `places` own tokens."""
-    shape = (rows, config.heads, places, config.head_width)
-    return tuple(Cache(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype)) for _ in range(config.layers))
 
 
 def decode(
@@ -75,12 +70,11 @@ def decode(
     config = model.config.text
     index = steps[:, None] + jnp.arange(token_ids.shape[1])
     positions = model.config.prefix_tokens + prompt_lengths[:, None] + index
-    mask = index[..., None] >= jnp.arange(caches[0].keys.shape[2])
     x_NTD: Any = model.apply({"params": params}, token_ids, values, method="embed")
     updated, experts = [], []
     for number, (layer, context, cache) in enumerate(zip(layers, contexts, caches, strict=True)):
         block = Block(config, routed=number >= config.dense_layers, dtype=model.dtype)
-        passed: Any = block.apply({"params": layer}, x_NTD, context, None, positions, mask, seats, cache, index)
+        passed: Any = block.apply({"params": layer}, x_NTD, context, None, positions, None, seats, cache, index)
         x_NTD, (_, chosen, cache) = passed
         updated.append(cache)
         if chosen is not None:

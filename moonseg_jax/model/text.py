@@ -8,8 +8,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
-from moonseg_jax.model.attention import Cache, Seats, Segment, TauAttention
+from moonseg_jax.model.attention import TauAttention
 from moonseg_jax.model.moe import RoutedMLP
+from moonseg_jax.model.pages import Cache
+from moonseg_jax.model.segments import Seats, Segment
 from moonseg_jax.model.stacks import unrolled
 
 EPSILON = 1e-5

@@ -10,6 +10,7 @@ import numpy as np
 
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.errors import UserError
+from moonseg_jax.model.pages import layout
 from moonseg_jax.rollout.settings import EngineSizes, Sampling
 
 GIB = 1 << 30
@@ -54,11 +55,13 @@ def rollout_memory(
     per_token = kv_bytes_per_token(config, itemsize)
     logits = text.vocabulary + config.region.coord_bins + 2 * config.region.size_bins
     experts = (text.layers - text.dense_layers) * text.active_experts * 2 if sampling.record_experts else 0
+    sizes = sampling.sizes(images, phrases)
+    pages, page = layout(text, sizes.slots, paths.max_new_tokens)
     return RolloutMemory(
-        per_slot=per_token * paths.max_new_tokens + 4 * FLOAT32 * logits,
+        per_slot=per_token * pages * page + 4 * FLOAT32 * logits,
         per_place=per_token * (config.prefix_tokens + phrases * paths.max_prompt_tokens),
         per_sample=paths.max_new_tokens * (TOKEN_BYTES + experts),
-        sizes=sampling.sizes(images, phrases),
+        sizes=sizes,
         samples=images * phrases * sampling.group,
     )
 

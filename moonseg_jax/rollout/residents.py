@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
-from moonseg_jax.model.attention import Segment
 from moonseg_jax.model.decoding import contexts_of
+from moonseg_jax.model.segments import Segment
 from moonseg_jax.model.text import LayerContext
 from moonseg_jax.rollout.prefill import Prefill
 

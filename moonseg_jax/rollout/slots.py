@@ -8,7 +8,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from moonseg_jax.model.attention import Cache, Seats
+from moonseg_jax.model.pages import Cache
+from moonseg_jax.model.segments import Seats
 from moonseg_jax.rollout.residents import Residents
 
 
@@ -82,10 +83,16 @@ def leave(slots: Slots, finished: Bool[Array, " S"], residents: Residents) -> Sl
         slots,
         sample=jnp.where(finished, slots.idle, slots.sample),
         seat=jnp.where(finished, residents.seats, slots.seat),
+        step=jnp.where(finished, 0, slots.step),
     )
 
 
 def seating(slots: Slots, residents: Residents) -> Seats:
     """Which slots read which resident prefix."""
-    row_of_seat = jnp.zeros(residents.seats, jnp.int32).at[slots.seat].set(jnp.arange(len(slots.seat)), mode="drop")
-    return Seats(row_of_seat=row_of_seat, seat_of_row=jnp.minimum(slots.seat, residents.seats - 1))
+    nobody = len(slots.seat)
+    row_of_seat = jnp.full(residents.seats, nobody).at[slots.seat].set(jnp.arange(nobody), mode="drop")
+    return Seats(
+        row_of_seat=jnp.minimum(row_of_seat, nobody - 1),
+        seat_of_row=jnp.minimum(slots.seat, residents.seats - 1),
+        taken=row_of_seat < nobody,
+    )

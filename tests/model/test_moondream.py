@@ -10,10 +10,11 @@ import pytest
 from tiny_models import QUICK, micro, micro_params
 
 from moonseg_jax.config import moondream3, small, tiny
-from moonseg_jax.model import moe
-from moonseg_jax.model.attention import Seats
-from moonseg_jax.model.decoding import contexts_of, decode, empty_caches, layers_of
+from moonseg_jax.model import moe, pages, segments
+from moonseg_jax.model.decoding import contexts_of, decode, layers_of
 from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.model.pages import empty_caches
+from moonseg_jax.model.segments import Seats
 
 CONFIG = micro()
 MODEL = Moondream(CONFIG)
@@ -70,16 +71,23 @@ def decode_one(contexts, lengths, token_ids, values, steps, caches, seats):
     return decode(MODEL, PARAMS, layers, contexts, lengths, token_ids, values, steps, caches, seats)
 
 
+@pytest.mark.parametrize("choosing", [False, True])
 @pytest.mark.parametrize("places", [range(PROMPTS * GROUP), np.random.default_rng(0).permutation(PROMPTS * GROUP)])
-def test_cached_decoding_equals_full_pass(places):
-    """Rows in the order of their prompts, and rows in any order with their seats told."""
+def test_cached_decoding_equals_full_pass(places, choosing, monkeypatch):
+    """Rows in the order of their prompts, and rows in any order with their seats told; reading all, or what is used."""
+    if choosing:
+        monkeypatch.setattr(pages, "PAGE", 2)
+        monkeypatch.setattr(segments, "MOST_TURNS", 1)
+        for module in (pages, segments):
+            monkeypatch.setattr(module, "WORTH_CHOOSING", 0)
+    decode_one.clear_cache()
     image, prompt = inputs()
     token_ids, values = (leaf[list(places)] for leaf in completions())
     full, experts = complete(image, prompt, *completions())
     contexts = contexts_before(image, prompt)
     seats = None
     if not isinstance(places, range):
-        seats = Seats(row_of_seat=np.argsort(places), seat_of_row=np.array(places))
+        seats = Seats(row_of_seat=np.argsort(places), seat_of_row=np.array(places), taken=np.ones(len(places), bool))
     lengths = np.repeat(prompt[2], GROUP)[list(places)]
     caches = empty_caches(CONFIG.text, PROMPTS * GROUP, STEPS + 2, np.float32)
     for step in range(STEPS):

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from moonseg_jax.model.decoding import contexts_of, decode, empty_caches, layers_of
+from moonseg_jax.model.decoding import contexts_of, decode, layers_of
 from moonseg_jax.model.moondream import HeadLogits, Moondream
+from moonseg_jax.model.pages import empty_caches
 from moonseg_jax.rollout.prefill import prefill
 from moonseg_jax.rollout.values import values_from_bins
 from moonseg_jax.types import PromptBatch
