@@ -11,6 +11,7 @@ import tyro
 
 import moonseg_jax
 from moonseg_jax.commands import Command, Train
+from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
 DESCRIPTION = """Moondream Segmentation in JAX: an image and a phrase go in, a path and a mask come out.
@@ -76,6 +77,9 @@ def _run(words: list[str]) -> None:
         words, help_words = _withhold_settings_help(words[1:])
         train, rest = tyro.cli(Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True)
         train.run([*rest, *help_words])
+    elif words[0] == "sweep":
+        sweep, rest = tyro.cli(Sweep, args=words[1:], prog="moonseg sweep", config=MARKERS, return_unknown_args=True)
+        sweep.run(rest)
     else:
         tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
 

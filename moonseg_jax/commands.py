@@ -14,6 +14,7 @@ from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_rewards import Rewards
+from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
 OUTPUT_KINDS = (".png", ".svg", ".json")
@@ -311,6 +312,7 @@ Command = (
     | Annotated[PathCommand, tyro.conf.subcommand("path")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Rewards, tyro.conf.subcommand("rewards")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

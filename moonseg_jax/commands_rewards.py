@@ -19,6 +19,8 @@ class RewardsCompare:
     """Folder of an RL run with --keep-rollouts, or its rollouts.npz."""
     shapes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Shapes to compare; all that have a name by default. Plain IoU always comes first."""
+    sweep: Annotated[Path | None, tyro.conf.arg(metavar="CONFIG")] = None
+    """Compare what the arms of this config file's sweep() are paid with, by arm; --shapes may add to them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for compare.json and compare.html; beside the rollouts by default."""
     step: int | None = None
@@ -28,7 +30,8 @@ class RewardsCompare:
         """Compares, writes both files and prints the table.
 
         Raises:
-          UserError: No rollouts there, a file that is none, an unknown shape, or a folder that cannot be written.
+          UserError: No rollouts there, a file that is none, an unknown shape, a config without sweep(), or a folder
+            that cannot be written.
         """
         if self.step is not None and self.step < 0:
             raise UserError(f"--step must not be negative, got {self.step}")
@@ -41,7 +44,7 @@ class RewardsCompare:
         from moonseg_jax.reward_compare.run import compare_rewards
 
         keep_compiled_programs()
-        compared = compare_rewards(self.path, self.shapes, out=self.out, step=self.step)
+        compared = compare_rewards(self.path, self.shapes, sweep=self.sweep, out=self.out, step=self.step)
         comparison, stored = compared.comparison, compared.stored
         table = Table(
             title=f"{len(stored)} groups of {stored.group} rollouts; advantages against plain IoU over the "

@@ -46,23 +46,42 @@ def load_config(path: Path, stage: Stage) -> StageConfig:
     Raises:
       UserError: No such file, the file fails, or it does not give the config of that stage.
     """
-    path = find_config(path)
-    module = _run(path)
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise UserError(f"{path} has no get_config(stage); see experiments/README.md for what a config file holds")
-    try:
-        config = get_config(stage)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{_place(path, error)}: get_config({stage!r}) failed: {_describe(error)}") from error
+    path, config = call_config(path, "get_config", stage)
     wanted = CONFIG_TYPES[stage]
     if not isinstance(config, wanted):
         raise UserError(
             f"{path}: get_config({stage!r}) must return a {wanted.__name__}, but returned a {type(config).__name__}"
         )
     return config
+
+
+def call_config(path: Path, function: str, *arguments: Any) -> tuple[Path, Any]:
+    """Runs a config file and calls one of its functions.
+
+    Args:
+      path: as in `load_config`.
+      function: name of the function: `get_config`, `sweep`, `search`.
+      *arguments: what it is called with.
+
+    Returns:
+      The file that was meant, and what the function returned.
+
+    Raises:
+      UserError: No such file, the file fails, or it has no such function or the function fails.
+    """
+    path = find_config(path)
+    module = _run(path)
+    called = getattr(module, function, None)
+    shown = ", ".join(repr(one) for one in arguments) if all(isinstance(one, str) for one in arguments) else "…"
+    if not callable(called):
+        example = "stage" if function == "get_config" else ("trial" if arguments else "")
+        raise UserError(f"{path} has no {function}({example}); see experiments/README.md for what a config file holds")
+    try:
+        return path, called(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{_place(path, error)}: {function}({shown}) failed: {_describe(error)}") from error
 
 
 def find_config(path: Path) -> Path:

@@ -71,7 +71,7 @@ class RunDirectory:
         record = read_json(path / CONFIG_FILE, missing=f"{path} holds no run to resume: leave out --resume")
         if record.get("kind") != kind:
             raise UserError(f"{path} holds a run of kind {record.get('kind')!r}, not {kind!r}: name another --out")
-        before, now = _flatten(record["config"]), _flatten(json.loads(config_text))
+        before, now = flat_settings(record["config"]), flat_settings(json.loads(config_text))
         changed = sorted(
             name for name in before.keys() | now.keys() if before.get(name) != now.get(name) and name not in may_differ
         )
@@ -206,7 +206,10 @@ def _finite_or_none(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
     if not isinstance(value, dict):
         return {prefix.removesuffix("."): value}
-    return {name: leaf for key, inner in value.items() for name, leaf in _flatten(inner, f"{prefix}{key}.").items()}
+    return {
+        name: leaf for key, inner in value.items() for name, leaf in flat_settings(inner, f"{prefix}{key}.").items()
+    }

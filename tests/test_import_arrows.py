@@ -26,7 +26,7 @@ LAYERS = (
     {"report", "sweep", "plan", "clean", "bench"},
     {"judge", "reward_compare"},
     {"quickstart", "ship"},
-    {"commands_convert", "commands_bench", "commands_path", "commands_rewards"},
+    {"commands_convert", "commands_bench", "commands_path", "commands_rewards", "commands_sweep"},
     {"commands"},
     {"cli"},
 )
@@ -45,7 +45,7 @@ DATA_PIPELINES_SERVES_FROM = 11
 PEER = ("bench", "experiments.pytorch_inference")
 """The one file of experiments that a room imports: what ours is measured against. It imports nothing of ours."""
 
-EXPERIMENTS_MAY_IMPORT = {"errors", "config", "rewards", "learner", "train_config"}
+EXPERIMENTS_MAY_IMPORT = {"errors", "config", "rewards", "learner", "train_config", "sweep"}
 """All that a config file sees of moonseg_jax."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from moonseg_jax.config import ConfigError
 from moonseg_jax.reward_compare.scoring import rewards_of
 from moonseg_jax.reward_compare.statistics import (
     contradictions,
@@ -90,17 +91,25 @@ class Comparison:
         return next(one for one in self.pairs if {one.first, one.second} == {first, second})
 
 
-def chosen_shapes(names: tuple[str, ...], of_run: RewardSpec | None = None) -> dict[str, RewardSpec]:
+def chosen_shapes(
+    names: tuple[str, ...], of_run: RewardSpec | None = None, of_sweep: Mapping[str, RewardSpec] | None = None
+) -> dict[str, RewardSpec]:
     """Shapes by name, plain IoU first.
 
     Args:
-      names: of `rewards.shapes`; none for all of them.
+      names: of `rewards.shapes`; none for all of them, or for those of the sweep alone.
       of_run: the run's own reward where it has no name; joins as `this run`.
+      of_sweep: rewards by arm; an arm that is paid with plain IoU is the baseline itself.
 
     Raises:
-      ConfigError: a name that does not exist; says the nearest.
+      ConfigError: a name that does not exist; says the nearest. An arm with the name of a shape it is not.
     """
-    named = {name: shape(name) for name in (BASELINE, *(names or SHAPES))}
+    named = {name: shape(name) for name in (BASELINE, *(names or (() if of_sweep is not None else SHAPES)))}
+    for arm, spec in (of_sweep or {}).items():
+        if arm in named and named[arm] != spec:
+            raise ConfigError(f"the sweep's arm {arm!r} is not the shape of that name: call it otherwise")
+        if spec != named[BASELINE]:
+            named[arm] = spec
     return named | ({"this run": of_run} if of_run is not None else {})
 
 

@@ -43,7 +43,8 @@ def shape_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, figures in comparison.figures.items():
         pair = None if name == baseline else comparison.pair(baseline, name)
-        hacks = ", ".join(SHAPES[name].hacks).replace("_", " ") if name in SHAPES else "not tested"
+        is_named = name in SHAPES and SHAPES[name].spec == comparison.shapes[name]
+        hacks = ", ".join(SHAPES[name].hacks).replace("_", " ") if is_named else "not tested"
         beside = ("–", "–") if pair is None else (figure(pair.rank_correlation), share(pair.sign_flips))
         within = (figure(figures.spread), share(figures.flat_groups), figure(figures.mean))
         rows.append((name, *beside, *within, hacks or "none known"))

@@ -12,6 +12,7 @@ from moonseg_jax.reward_compare.page import comparison_page
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.stored import StoredRollouts, load_rollouts
 from moonseg_jax.run_directory import CONFIG_FILE, read_json, write_json
+from moonseg_jax.sweep.sweep_file import load_sweep, reward_shapes_of
 
 JSON_FILE, PAGE_FILE = "compare.json", "compare.html"
 
@@ -27,20 +28,29 @@ class Compared:
 
 
 def compare_rewards(
-    path: Path, names: tuple[str, ...] = (), *, out: Path | None = None, step: int | None = None
+    path: Path,
+    names: tuple[str, ...] = (),
+    *,
+    sweep: Path | None = None,
+    out: Path | None = None,
+    step: int | None = None,
 ) -> Compared:
     """Scores stored rollouts under reward shapes and writes what came of it.
 
     Args:
       path: folder of an RL run that kept rollouts, or a file of rollouts.
-      names: shapes; none for all that have a name. Plain IoU and a run's own reward are always among them.
+      names: shapes; none for all that have a name, or for the sweep's alone. Plain IoU and a run's own reward are
+        always among them.
+      sweep: config file whose arms' rewards are compared.
       out: folder for both files, made if missing; beside the rollouts by default.
       step: where schedules stand; None for the steps at which the rollouts were sampled.
 
     Raises:
-      UserError: no rollouts there, a file that is none, an unknown shape, or a folder that cannot be written.
+      UserError: no rollouts there, a file that is none, an unknown shape, a config file without sweep, or a
+        folder that cannot be written.
     """
-    shapes = chosen_shapes(names, _own_reward(path))
+    arms = reward_shapes_of(load_sweep(sweep)) if sweep is not None else None
+    shapes = chosen_shapes(names, _own_reward(path), arms)
     stored = load_rollouts(path)
     folder = out or (path if path.is_dir() else path.parent)
     _make_writable(folder)

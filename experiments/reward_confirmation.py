@@ -1,0 +1,69 @@
+"""Confirmation: do the best shape and plain IoU beat continued supervised training of equal time, over eight seeds?
+
+moonseg sweep experiments/reward_confirmation.py --start-from runs/shapes_tiny-sft/best --out runs/reward_confirmation
+moonseg sweep --summarise runs/reward_confirmation
+
+Run it after `experiments/reward_shapes.py`, with the shape that did best there in `SHAPES`. Seeds differ from those of
+the screening: the shape was chosen by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from experiments import reward_shapes
+from moonseg_jax.config import tiny
+from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.sweep.trial import Sweep, Trial
+from moonseg_jax.train_config import RlConfig, SftConfig
+
+METRIC = "miou"
+CONTROL = "continued_supervised"
+"""The baseline of the comparison: the same time spent on more of what came before."""
+SHAPES = ("iou", "boundary")
+SEEDS = tuple(range(10, 18))
+BUDGET_SECONDS = 900.0
+SECONDS_PER_STEP = {"rl": 2.0, "sft": 0.5}
+"""A first guess; put in what `metrics.jsonl` says of short trials on the machine that the study runs on. Steps are
+fixed before a trial starts, so that learning rates fall as planned and a trial is a function of its config; the summary
+checks the seconds that were measured, and says by which number of steps they would be equal."""
+
+
+def get_config(stage: str) -> SftConfig | RlConfig:
+    """Settings of one stage: `sft`, the control, or `rl`."""
+    return sft() if stage == "sft" else rl()
+
+
+def steps(stage: str) -> int:
+    """Steps of a stage within the budget."""
+    return round(BUDGET_SECONDS / SECONDS_PER_STEP[stage])
+
+
+def rl() -> RlConfig:
+    """The screening's settings, for longer."""
+    return dataclasses.replace(
+        reward_shapes.rl(), steps=steps("rl"), eval_every=steps("rl"), average_decay=0.98, log_every=10
+    )  # fmt: skip
+
+
+def sft() -> SftConfig:
+    """The supervised stage of `experiments/shapes_tiny.py` gone on with, at a fifth of its peak learning rates."""
+    return SftConfig(
+        model=tiny(), data=reward_shapes.DATA, start_from=reward_shapes.START, steps=steps("sft"), images_per_batch=8,
+        phrases_per_image=6, average_decay=0.998, eval_every=steps("sft"), eval_scenes=16, checkpoint_every=200,
+        optimizer=OptimizerConfig(name="muon", learning_rate=1e-3, adam_learning_rate=8e-4, warmup_steps=50),
+    )  # fmt: skip
+
+
+def trials(seed: int) -> list[Trial]:
+    """The control and every shape under one seed."""
+    shapes = [Trial(arm=name, config=dataclasses.replace(rl(), reward=name, seed=seed)) for name in SHAPES]
+    return [Trial(arm=CONTROL, config=dataclasses.replace(sft(), seed=seed)), *shapes]
+
+
+def sweep() -> Sweep:
+    """Every arm under every seed, seeds outermost."""
+    return Sweep(
+        trials=tuple(trial for seed in SEEDS for trial in trials(seed)),
+        baseline=CONTROL, judged_by=METRIC, equal="seconds",
+    )  # fmt: skip

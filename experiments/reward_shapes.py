@@ -1,0 +1,62 @@
+"""Screening: which reward shape gives better masks, on the embedded shapes at tiny size, from one supervised policy?
+
+moonseg data build shapes --level 2 --train 40000 --out data/shapes
+moonseg rewards compare RUN --sweep experiments/reward_shapes.py     what they would teach, before any is trained with
+moonseg sweep experiments/reward_shapes.py --start-from runs/shapes_tiny-sft/best --out runs/reward_shapes
+moonseg sweep --summarise runs/reward_shapes
+
+`experiments/reward_confirmation.py` is the second round, for the shape that did best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from moonseg_jax.config import tiny
+from moonseg_jax.errors import UserError
+from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.sweep.trial import Sweep, Trial
+from moonseg_jax.train_config import RlConfig
+
+DATA, START = "data/shapes", "runs/shapes_tiny-sft/best"
+METRIC = "miou"
+"""What arms are judged by: greedy paths before refinement, on the whole held-out split."""
+BASELINE = "iou"
+SEEDS = (0, 1, 2)
+SHAPES = (
+    "iou", "soft_dice", "mean_over_thresholds", "iou_cheap_tokens", "iou_excess", "log_iou", "iou_squared",
+    "boundary", "near_boundary", "boundary_closeness", "least_of_both", "area_times_boundary",
+    "boundary_behind_gate", "seg_zero_like",
+)  # fmt: skip
+"""Plain IoU; steps and slopes of it; what tokens cost; the outline, five ways; and what agents are paid with."""
+
+
+def get_config(stage: str) -> RlConfig:
+    """Settings of the stage `rl`, with the baseline's reward."""
+    if stage != "rl":
+        raise UserError(f"reward_shapes has the stage rl only, not {stage}: it starts from experiments/shapes_tiny.py")
+    return rl()
+
+
+def rl() -> RlConfig:
+    """A few minutes on two cores. Nothing is judged on the way: trials are judged once, on the whole split."""
+    steps = 120
+    return RlConfig(
+        model=tiny(), data=DATA, start_from=START, steps=steps, images_per_batch=8, phrases_per_image=2, group=8,
+        optimizer=OptimizerConfig(name="adamw", learning_rate=2e-4, warmup_steps=10, final_fraction=0.3),
+        reward=BASELINE, average_decay=0.9, pair_buffer=64, eval_every=steps, eval_scenes=16, checkpoint_every=40,
+        log_every=5,
+    )  # fmt: skip
+
+
+def sweep() -> Sweep:
+    """Every shape under every seed, seeds outermost: the first third of the sweep is a whole comparison already."""
+    return Sweep(
+        trials=tuple(
+            Trial(arm=name, config=dataclasses.replace(rl(), reward=name, seed=seed))
+            for seed in SEEDS
+            for name in SHAPES
+        ),
+        baseline=BASELINE,
+        judged_by=METRIC,
+    )  # fmt: skip
