@@ -85,8 +85,15 @@ def prompt_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> Prom
     return PromptBatch(**fields)
 
 
-def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> TargetBatch:
-    """Traced targets of the same rows as `prompt_batch`: box, path and EOS."""
+def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout, order_seed: int | None = None) -> TargetBatch:
+    """Traced targets of the same rows as `prompt_batch`: box, path and EOS.
+
+    Args:
+      rows: per image, its examples.
+      layout: the batch's shapes.
+      order_seed: outlines start at random vertices and run in a random direction, which depend on this number and
+        the row's place in the batch alone; None writes them in canonical order.
+    """
     model, budget = layout.model, layout.model.paths.max_new_tokens
     ids = np.full((len(rows), layout.phrases, budget), model.paths.eos, np.int32)
     bins = np.zeros((*ids.shape, 2), np.int32)
@@ -96,6 +103,7 @@ def target_batch(rows: Sequence[Sequence[Example]], layout: BatchLayout) -> Targ
             target = encode_target(
                 true_mask(example), vocabulary=layout.vocabulary, paths=model.paths, region=model.region,
                 explicit=model.paths.explicit_lines,
+                rng=None if order_seed is None else np.random.default_rng((order_seed, i, k)),
             )  # fmt: skip
             lengths[i, k] = len(target.token_ids)
             ids[i, k, : lengths[i, k]] = target.token_ids

@@ -20,7 +20,7 @@ from moonseg_jax.errors import UserError
 OUTPUT_KINDS = (".png", ".svg", ".json")
 MAY_DIFFER_ON_RESUME = (
     "steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every", "keep_rollouts",
-    "max_skipped_steps",
+    "max_skipped_steps", "loggers", "log_reference_kl", "split_rollout_time",
 )  # fmt: skip
 """Settings a resumed run may change: how long it is, how often it reports, and how many failures it bears."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -18,9 +19,11 @@ from moonseg_jax.checkpoint import Checkpoints
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.state import LearnerState
 from moonseg_jax.learner.token_sums import WeightSums, effective_sample_size
+from moonseg_jax.loggers import open_loggers, require_libraries
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import to_host
+from moonseg_jax.time_split import StepClock, shares
 from moonseg_jax.train_config import LoopConfig
 from moonseg_jax.types import SumAndCount
 
@@ -50,6 +53,7 @@ class Loop:
         evaluate: Callable[[Any], dict[str, float]],
         export: Callable[[Path, Any], object],
         extra: Extra | None = None,
+        shown: Sequence[str] = (),
     ):
         """Prepares a run.
 
@@ -60,9 +64,17 @@ class Loop:
           evaluate: averaged parameters on the host → held-out figures.
           export: writes averaged parameters as weights into a folder.
           extra: more state to save and restore (the pair buffer).
+          shown: names of the figures of the live line, in this order.
+
+        Raises:
+          UserError: the library of a logger is not installed.
         """
         self.config, self.run = config, run
         self._judged_by, self._evaluate, self._export, self._extra = judged_by, evaluate, export, extra
+        self._shown, self.clock = tuple(shown), StepClock()
+        self._is_main = jax.process_index() == 0
+        if self._is_main:
+            require_libraries(config.loggers)
         self._checkpoints = Checkpoints(run.checkpoints)
         self._sums: dict[str, list[Any]] = {}
         self._skipped = 0
@@ -70,7 +82,6 @@ class Loop:
         self._first = 0
         self._since = time.monotonic()
         self._stop = False
-        self._is_main = jax.process_index() == 0
 
     def restore(self, state: LearnerState, loader: Any) -> LearnerState:
         """Goes on from the newest checkpoint: state, loader position and metrics."""
@@ -84,6 +95,7 @@ class Loop:
 
     def __enter__(self) -> Loop:
         """Starts the display and takes over Ctrl-C: the step in hand is finished and saved first."""
+        self._loggers = open_loggers(self.config.loggers, self.run, self._first) if self._is_main else []
         self._handlers = {number: signal.signal(number, self._request_stop) for number in _SIGNALS}
         self._progress = Progress(self.run.kind, self.config.steps, start=self._first, enabled=self._is_main)
         self._progress.__enter__()
@@ -96,11 +108,17 @@ class Loop:
         self._progress.__exit__(kind, error, trace)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        for logger in self._loggers:
+            logger.close()
         self._checkpoints.close()
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to run, from 0."""
         yield from range(self._first, self.config.steps)
+
+    def logs_after(self, step: int) -> bool:
+        """Whether `after_step` of this step logs, so that what is dear to measure is measured then."""
+        return (step + 1) % self.config.log_every == 0 or step + 1 == self.config.steps
 
     def after_step(self, step: int, state: LearnerState, loader: Any, sums: Mapping[str, Any]) -> None:
         """Logs, evaluates and saves when it is time.
@@ -120,7 +138,7 @@ class Loop:
             self._sums.setdefault(name, []).append(pair)
         last = done == self.config.steps
         self._refuse_endless_skips(done, state, last)
-        if done % self.config.log_every == 0 or last:
+        if self.logs_after(step):
             self._log(done, state)
         if done % self.config.eval_every == 0 or last:
             self.judge(done, state)
@@ -139,7 +157,7 @@ class Loop:
         figures = self._evaluate(params)
         value = figures[self._judged_by]
         if self._is_main:
-            self.run.append_metrics(done, {f"eval_{name}": figure for name, figure in figures.items()})
+            self._write(done, {f"eval_{name}": figure for name, figure in figures.items()})
         best = self._best()
         is_best = best is None or value > best
         if self._is_main:
@@ -181,13 +199,20 @@ class Loop:
         steps = max(len(parts) for parts in self._sums.values())
         skipped, before = int(to_host(state.skipped_steps)), self._skipped
         now = time.monotonic()
+        split = self.clock.take(steps)
         if self._is_main:
             seconds = (now - self._since) / steps
-            self.run.append_metrics(done, {**figures, "skipped_steps": skipped, "seconds_per_step": seconds})
+            self._write(done, {**figures, "skipped_steps": skipped, "seconds_per_step": seconds, **split})
         if skipped > before:
             self.note(f"step {done}: {skipped - before} steps skipped, their loss or gradient was not finite")
-        self._progress.update(done, dict(list(figures.items())[:5]))
+        shown = {name: figures[name] for name in self._shown if name in figures}
+        self._progress.update(done, shown, shares(split))
         self._sums, self._skipped, self._since = {}, skipped, now
+
+    def _write(self, done: int, figures: Mapping[str, float]) -> None:
+        self.run.append_metrics(done, figures)
+        for logger in self._loggers:
+            logger.log(done, figures)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
@@ -199,12 +224,15 @@ class Loop:
 
 
 def figure(parts: Sequence[SumAndCount] | Sequence[WeightSums]) -> float:
-    """One figure of the steps since the last log: a mean, or an effective sample size from its three sums."""
+    """One figure of the steps since the last log: a mean, or an effective sample size from its three sums.
+
+    NaN where nothing was counted: there was no such object, or nothing was learned.
+    """
     added = jax.tree.map(lambda *leaves: np.sum(leaves), *parts)
     if isinstance(added, WeightSums):
-        return float(effective_sample_size(added))
+        return float(effective_sample_size(added)) if added.tokens else math.nan
     total, count = added
-    return float(total / max(count, 1e-9))
+    return float(total / count) if count else math.nan
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -94,14 +95,20 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
-        """Shows that `step` steps are done, with a few current metrics (scalars, in this order)."""
+    def update(self, step: int, metrics: Mapping[str, Any] | None = None, rest: str = "") -> None:
+        """Shows that `step` steps are done.
+
+        Args:
+          step: how many.
+          metrics: a few current scalars, shown in this order; what is not finite is shown as –.
+          rest: shown after them as it is.
+        """
         now = self._clock()
         self._step = step
         self._rate.mark(now, step)
         if not self._enabled:
             return
-        line = self._line(metrics or {})
+        line = self._line(metrics or {}) + (f"  {rest}" if rest else "")
         if self._live is not None:
             self._live.update(self._task, completed=step, line=line)
             return
@@ -125,8 +132,12 @@ class Progress:
         if rate is not None:
             left = max(self._total - self._step, 0) / rate
             parts += [f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.1f} s/step", f"{duration(left)} left"]
-        parts += [f"{name} {float(value):.4g}" for name, value in metrics.items()]
+        parts += [f"{name} {_figure(float(value))}" for name, value in metrics.items()]
         return "  ".join(parts)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def duration(seconds: float) -> str:

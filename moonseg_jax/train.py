@@ -9,14 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
+from moonseg_jax.learner.injection import make_injection
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.policy import make_old_log_probs, make_policy_step
+from moonseg_jax.learner.reference_kl import make_reference_kl
 from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
 from moonseg_jax.learner.state import init_state
@@ -29,18 +32,23 @@ from moonseg_jax.refine import Refiner
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
+from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
-from moonseg_jax.types import PromptBatch, Scene, TargetBatch
+from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
 from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
 
 PAIRS_FILE = "pairs.npz"
 """Written by the RL stage into its run's folder, read by the refiner stage."""
 BOX_AND_MOVE = BOX_TOKENS + 1
 """The box, and the `M` every path starts with."""
+SFT_SHOWN = ("box", "path")
+RL_SHOWN = ("sampled_iou", "reward", "tokens", "invalid", "mismatch_kl", "flat_groups")
+REFINER_SHOWN = ("mask", "iou", "refined_iou")
+"""Figures of the live line of each stage."""
 
 
 def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
@@ -65,15 +73,17 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_AND_MOVE), step_over(config.model.paths.max_new_tokens)
-    loader = _loader(config, functools.partial(_supervised, layout))
+    loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start))
     loop = Loop(
-        config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config)
+        config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
+        shown=SFT_SHOWN,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
+    read = loop.clock.timed("data", lambda: next(loader))
     with jax.set_mesh(mesh), loop:
         for step in loop.steps():
-            batch, targets = put_batch(mesh, next(loader))
+            batch, targets = put_batch(mesh, read())
             update = box_step if step < config.box_steps else path_step
             state, sums = update(state, batch, targets)
             loop.after_step(step, state, loader, sums)
@@ -86,7 +96,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     policy = policy.computing_in(config.dtype)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     state = put_replicated(mesh, init_state({"policy": params}, optimizer))
-    reference = put_replicated(mesh, params) if config.loss.needs_reference else None
+    reference = put_replicated(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
 
     layout = policy.layout(config.phrases_per_image, config.crops)
     loader = _loader(config, functools.partial(_prompts_and_targets, layout))
@@ -98,11 +108,8 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
         parameters=bytes_of((state, reference)), available=device_memory(),
     )  # fmt: skip
     rollout = make_rollout(policy, sampling, reward=config.reward_spec, seed=config.seed, mesh=mesh)
-    update = make_policy_step(
-        policy.model, policy.grammar, policy.tables, optimizer, loss=config.loss, temperature=config.temperature,
-        supervised_weight=config.supervised_weight, average_decay=config.average_decay,
-        microbatches=config.microbatches,
-    )  # fmt: skip
+    inject = make_injection(policy, below=config.inject_below, reward=config.reward_spec, mesh=mesh)
+    update = _policy_step(config, policy, optimizer)
     log_probs_before = make_old_log_probs(
         policy.model, policy.grammar, temperature=config.temperature, microbatches=config.microbatches
     )
@@ -111,24 +118,30 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
-        export=_export_policy(config), extra=buffer,
+        export=_export_policy(config), extra=buffer, shown=RL_SHOWN,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
+    read = loop.clock.timed("data", lambda: put_batch(mesh, next(loader)))
+    rollout, update = loop.clock.timed("rollout", rollout), loop.clock.timed("learn", update)
+    watch = _watch(config, policy, reference, log_probs_before, loop, mesh)
+    log_probs_before = loop.clock.timed("learn", log_probs_before)
     with jax.set_mesh(mesh), loop, kept:
         if not resume:
             loop.judge(0, state)
         for step in loop.steps():
-            batch, targets = put_batch(mesh, next(loader))
+            batch, targets = read()
             rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, targets.lengths, step)
-            old = log_probs_before(state.params["policy"], batch, rollouts) if config.loss.needs_old_log_probs else None
+            taught, paid, injected = inject(state.params["policy"], batch, targets, rollouts, scored, step)
+            old = log_probs_before(state.params["policy"], batch, taught) if config.loss.needs_old_log_probs else None
             for _ in range(config.updates_per_rollout):
-                state, learned = update(state, reference, batch, targets, rollouts, scored, old)
+                state, learned = update(state, reference, batch, targets, taught, paid, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
             if config.keep_rollouts:
                 kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
-            loop.after_step(step, state, loader, {**sums, **learned})
+            watched = watch(step, state.params["policy"], batch, targets.lengths, rollouts)
+            loop.after_step(step, state, loader, {**sums, **learned, **injected, **watched})
         file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
         loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")
 
@@ -160,12 +173,14 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     loop = Loop(
         config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params),
         export=lambda folder, averaged: save_weights(folder, REFINER, averaged["refiner"], config.model),
+        shown=REFINER_SHOWN,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
+    read = loop.clock.timed("data", lambda: next(loader))
     with jax.set_mesh(mesh), loop:
         for step in loop.steps():
-            state, sums = update(state, frozen, *put_batch(mesh, next(loader)))
+            state, sums = update(state, frozen, *put_batch(mesh, read()))
             loop.after_step(step, state, loader, sums)
 
 
@@ -174,14 +189,43 @@ def _prompts_and_targets(layout: BatchLayout, scenes: Sequence[Scene], seed: int
     return prompt_batch(rows, layout), target_batch(rows, layout)
 
 
-def _supervised(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
+def _supervised(
+    layout: BatchLayout, random_order: bool, scenes: Sequence[Scene], seed: int
+) -> tuple[PromptBatch, TargetBatch]:
     for example in (example for scene in scenes for example in scene.examples):
         if example.target is None and not layout.model.paths.allow_no_target:
             raise UserError(
                 f"example {example.example_id} ({example.phrase!r}) has no target, which supervised learning cannot "
                 "use under this grammar: set paths.allow_no_target, or build the data set without such phrases"
             )
-    return _prompts_and_targets(layout, scenes, seed)
+    rows = [scene.examples for scene in scenes]
+    return prompt_batch(rows, layout), target_batch(rows, layout, seed if random_order else None)
+
+
+def _policy_step(config: RlConfig, policy: Policy, optimizer: Any) -> Any:
+    return make_policy_step(
+        policy.model, policy.grammar, policy.tables, optimizer, loss=config.loss, temperature=config.temperature,
+        supervised_weight=config.supervised_weight, average_decay=config.average_decay,
+        microbatches=config.microbatches,
+    )  # fmt: skip
+
+
+def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh) -> Any:
+    """What training itself does not need: once the parts of a rollout's time, at logs the KL to the reference.
+
+    Returns:
+      Function (step, parameters, batch, tokens of its traced targets, rollouts) → more sums for the log.
+    """
+    measure_kl = make_reference_kl(log_probs)
+    measures_kl = config.log_reference_kl and not config.loss.needs_reference
+
+    def watch(step: int, params: Any, batch: PromptBatch, lengths: Any, rollouts: Rollouts) -> dict[str, SumAndCount]:
+        if config.split_rollout_time and not loop.clock.knows_inside:
+            parts = part_seconds(policy, config.reward_spec, params, batch, lengths, rollouts, mesh)
+            loop.clock.set_inside(parts)
+        return {"reference_kl": measure_kl(reference, batch, rollouts)} if measures_kl and loop.logs_after(step) else {}
+
+    return watch
 
 
 def _images_per_device(config: RlConfig) -> int:

@@ -9,6 +9,7 @@ from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.learner.policy_objective import overlong_buffer
 from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig
+from moonseg_jax.loggers import LIBRARIES, LoggerName
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
 
@@ -39,6 +40,8 @@ class LoopConfig:
     """Held-out scenes of an evaluation; all of them where the split has fewer."""
     checkpoint_every: int
     log_every: int = 20
+    loggers: tuple[LoggerName, ...] = ()
+    """Where metrics go besides `metrics.jsonl`; each is an extra of the package: pip install 'moonseg-jax[wandb]'."""
     max_skipped_steps: int = 10
     """A step whose loss or gradient is not finite is skipped; so many in a row stop the run."""
     loader_threads: int = 1
@@ -60,6 +63,9 @@ class LoopConfig:
         _require_counts(counts)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}: it must not be negative")
+        for name in self.loggers:
+            if name not in LIBRARIES:
+                raise ConfigError(f"loggers names {name!r}: there are {', '.join(LIBRARIES)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,9 @@ class SftConfig(LoopConfig):
     """Weight of the grounding heat map."""
     words_weight: float = 1.0
     """Weight of the words that patches say."""
+    random_outline_start: bool = False
+    """Targets start every outline at a random vertex, all of them in a random direction; the masks stay the same.
+    False: topmost vertex first, outlines clockwise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,10 @@ class RlConfig(LoopConfig):
     group: int = 8
     """Samples per prompt."""
     temperature: float = 1.0
+    top_k: int | None = None
+    """Must stay None (or 0): training samples from the whole distribution; the error says why."""
+    top_p: float | None = None
+    """Must stay None (or 1), for the same reason."""
     slots: int | None = None
     """Sequences each device decodes side by side; a slot whose path has ended takes the next one. None decodes all
     of a batch at once."""
@@ -108,10 +121,19 @@ class RlConfig(LoopConfig):
     """What samples are paid for: the name of a shape in `rewards.shapes`, or, in a config file, a spec of one's own."""
     supervised_weight: float = 0.0
     """Weight of the supervised loss on the same prompts."""
+    inject_below: float = 0.0
+    """Where the best raw IoU of a group is below this, the traced path of the ground truth is learned from as an extra,
+    off-policy sample, weighted by the policy's own probabilities; 0 never does."""
     pair_buffer: int = 4096
     """Coarse-to-ground-truth pairs kept for the refiner."""
     keep_rollouts: int = 0
     """So many of the last batches of rollouts are left in the run's folder, for `moonseg rewards compare`."""
+    log_reference_kl: bool = True
+    """Whether every log measures, on its last batch, the KL divergence to the starting policy, for which that policy
+    is held in memory; where the loss has a KL term it is logged in any case, over all steps."""
+    split_rollout_time: bool = True
+    """Time encoding, prefill and scoring once, on the first batch, as programs of their own, so that logs can split
+    the time of rollouts."""
 
     def __post_init__(self) -> None:
         """Refuses groups that leave nothing to compare, and settings that cannot work together.
@@ -120,6 +142,7 @@ class RlConfig(LoopConfig):
           ConfigError: names the setting and the remedy; and see `LoopConfig`.
         """
         super().__post_init__()
+        _refuse_truncation(self.top_k, self.top_p)
         _require_counts({"updates_per_rollout": self.updates_per_rollout, "microbatches": self.microbatches})
         if self.group < 2:
             raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
@@ -135,8 +158,18 @@ class RlConfig(LoopConfig):
                 f"loss.ratio is none, which is right for samples of the current policy only, but updates_per_rollout "
                 f"is {self.updates_per_rollout}: set it to 1, set loss.correction_cap (2 is usual), or take ratios"
             )
+        self._check_injection()
         if self.loss.overlong_weight:
             overlong_buffer(self.loss, self.model.paths.max_new_tokens)
+
+    def _check_injection(self) -> None:
+        if not 0 <= self.inject_below <= 1:
+            raise ConfigError(f"inject_below is {self.inject_below}: an IoU lies in 0 to 1, and 0 injects nothing")
+        if self.inject_below and self.loss.ratio == "none" and self.loss.correction_cap is None:
+            raise ConfigError(
+                f"inject_below is {self.inject_below}, but loss.ratio is none without a correction, which would take "
+                "the injected path for a sample of the policy: set loss.correction_cap (2 is usual), or take ratios"
+            )
 
     @property
     def reward_spec(self) -> RewardSpec:
@@ -168,6 +201,19 @@ class RefinerConfig(LoopConfig):
 
 
 STAGES = {"sft": SftConfig, "rl": RlConfig, "refiner": RefinerConfig}
+
+
+def _refuse_truncation(top_k: int | None, top_p: float | None) -> None:
+    """Training needs log-probabilities of what was sampled from, which truncated sampling takes away (contract 1)."""
+    set_ones = [("top_k", top_k)] * (top_k not in (None, 0)) + [("top_p", top_p)] * (top_p not in (None, 1))
+    if set_ones:
+        given = " and ".join(f"{name} is {value}" for name, value in set_ones)
+        raise ConfigError(
+            f"{given}: rollouts for training are drawn from the whole distribution. Truncated sampling draws from "
+            "another one than the stored log-probabilities are of, and gives every token it cuts off probability 0, "
+            "so that no likelihood ratio corrects for it. Leave it out; a lower temperature sharpens sampling, and "
+            "the learner knows of it"
+        )
 
 
 def _require_counts(counts: dict[str, int]) -> None:

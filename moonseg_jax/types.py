@@ -17,6 +17,9 @@ FINISH_CLOSED, FINISH_BUDGET, FINISH_INVALID = 0, 1, 2
 """Finish reasons of a rollout: properly closed by EOS; out of budget; a token that the grammar forbids was drawn
 (only where the grammar is not enforced)."""
 
+SAMPLED, INJECTED = 0, 1
+"""Sources of a completion: drawn from the policy; a given path, put beside the group with certainty."""
+
 SumAndCount = tuple[Float[Array, ""], Float[Array, ""]]
 """A loss or figure on its way to a mean: divided once, at the end."""
 
@@ -119,6 +122,9 @@ class Rollouts:
     """One of the finish reasons above."""
     experts: Routing | None
     """Experts chosen, for replay; None where not recorded."""
+    source: Int[Array, " N"] | None = None
+    """`SAMPLED` or `INJECTED`; None: all were sampled. The log-probability of an injected token is 0, that of a
+    behaviour without choice."""
 
 
 @flax.struct.dataclass

@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from tiny_models import micro_policy, scenes
 
+from data_pipelines.loader import scene_batches
 from moonseg_jax.batch import prompt_batch, target_batch, to_raster, true_mask
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.target import encode_target
@@ -112,6 +113,45 @@ def test_targets_are_the_traced_masks_padded_with_eos():
         np.testing.assert_array_equal(targets.bins[place][:length], traced.bins)
         assert (targets.token_ids[place][length:] == PATHS.eos).all() and not targets.bins[place][length:].any()
     assert targets.lengths[1, 1] == 0 and (targets.token_ids[1, 1] == PATHS.eos).all()
+
+
+def polygons_of(token_ids: np.ndarray) -> list[set[tuple[str, str]]]:
+    """The set of vertices of every subpath."""
+    subpaths = [piece.split() for piece in POLICY.vocabulary.decode(token_ids).split("M ")[1:]]
+    return [set(zip(piece[0:-1:2], piece[1::2])) for piece in subpaths]
+
+
+def test_random_order_depends_on_seed_and_place_alone_and_keeps_the_points():
+    ring = disc() & ~np.pad(np.ones((8, 8), bool), ((20, 20), (12, 28)))
+    rows = [[example(ring), example(ring)], [example(ring)]]
+    canonical = target_batch(rows, POLICY.layout(2))
+    one, again, other = (target_batch(rows, POLICY.layout(2), seed) for seed in (3, 3, 4))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert (one.token_ids != other.token_ids).any()
+    alone = target_batch([rows[0][:1]], POLICY.layout(2), 3)
+    np.testing.assert_array_equal(one.token_ids[0, 0], alone.token_ids[0, 0])
+    orders = {tuple(batch.token_ids[place]) for batch in (one, other) for place in ((0, 0), (0, 1), (1, 0))}
+    assert len(orders) >= 4, "every row draws an order of its own"
+    for batch in (one, other):
+        np.testing.assert_array_equal(batch.lengths, canonical.lengths)
+        np.testing.assert_array_equal(batch.bins, canonical.bins)
+        for place in ((0, 0), (0, 1), (1, 0)):
+            assert polygons_of(batch.token_ids[place]) == polygons_of(canonical.token_ids[place])
+
+
+def test_a_resumed_loader_writes_the_same_orders():
+    def collate(some, seed):
+        return target_batch([scene.examples for scene in some], POLICY.layout(1), seed).token_ids
+
+    settings = {"images_per_batch": 2, "phrases_per_image": 1, "seed": 5}
+    first = scene_batches(scenes(4), collate, **settings)
+    seen = [next(first) for _ in range(2)]
+    state = first.get_state()
+    later = [next(first) for _ in range(2)]
+    resumed = scene_batches(scenes(4), collate, **settings)
+    resumed.set_state(state)
+    np.testing.assert_array_equal([next(resumed) for _ in range(2)], later)
+    assert len({batch.tobytes() for batch in (*seen, *later)}) == 4
 
 
 def test_shapes_depend_on_the_layout_alone():

@@ -19,7 +19,7 @@ LAYERS = (
     {"batch", "policy"},
     {"rollout", "mask_cleaning", "corruption", "pairs"},
     {"learner"},
-    {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation"},
+    {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation", "time_split", "loggers"},
     {"train_config", "config_file", "loop"},
     {"evaluate", "refine", "baselines", "pair_source"},
     {"train", "predict"},

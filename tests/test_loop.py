@@ -201,6 +201,24 @@ def test_an_effective_sample_size_comes_from_the_sums_of_all_steps(tmp_path):
     np.testing.assert_allclose(row["effective_sample_size"], 36 / (4 * 12), rtol=1e-6)
 
 
+def test_a_figure_of_nothing_is_null(tmp_path):
+    training = FakeTraining(tmp_path, steps=1)
+    zero = jnp.asarray(0.0)
+    sums = {"iou_small": (zero, zero), "reward": (zero, jnp.asarray(2.0)), "size": WeightSums(zero, zero, zero)}
+    with training.loop as loop:
+        for step in loop.steps():
+            training.take(step)
+            loop.after_step(step, training.state, training.loader, sums)
+    (row,) = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "reward" in row]
+    assert (row["iou_small"], row["reward"], row["size"]) == (None, 0.0, None)
+
+
+def test_a_missing_logger_stops_the_run_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'moonseg-jax\[tensorboard\]'"):
+        FakeTraining(tmp_path, loggers=("tensorboard",))
+
+
 class FragileTraining(FakeTraining):
     """A run of real gradient steps whose reward, and with it loss and gradient, is no number at some steps."""
 

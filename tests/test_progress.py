@@ -65,3 +65,10 @@ def test_there_is_no_rate_before_the_first_step():
 @pytest.mark.parametrize(("seconds", "said"), [(42.4, "42 s"), (185, "3:05 min"), (7620, "2:07 h"), (59.7, "1:00 min")])
 def test_durations_are_said_as_a_person_says_them(seconds, said):
     assert duration(seconds) == said
+
+
+def test_what_is_not_known_is_a_dash_and_the_rest_stands_at_the_end():
+    console = Console(file=io.StringIO(), width=200)
+    with Progress("rl", 2, console=console, clock=Clock()) as progress:
+        progress.update(1, {"iou_small": float("nan"), "reward": 0.5}, "decode 48 %  learn 52 %")
+    assert console.file.getvalue() == "rl: 1/2  iou_small –  reward 0.5  decode 48 %  learn 52 %\n"

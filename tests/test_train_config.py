@@ -57,11 +57,29 @@ def test_a_recipe_comes_back_from_the_text_of_its_config(name, tmp_path):
         ({"updates_per_rollout": 0}, "updates_per_rollout is 0"),
         ({"max_skipped_steps": 0}, "max_skipped_steps is 0"),
         ({"group": 1}, "at least 2 samples per prompt"),
+        ({"inject_below": 1.5}, "inject_below is 1.5: an IoU lies in 0 to 1"),
+        ({"inject_below": 0.1, "loss": preset("reinforce")}, "would take the injected path for a sample of the policy"),
+        ({"top_p": 0.9}, "^top_p is 0.9: rollouts for training are drawn from the whole distribution.*probability 0"),
+        ({"top_k": 5, "top_p": 0.5}, "^top_k is 5 and top_p is 0.5: "),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(RL, **changes)
+
+
+@pytest.mark.parametrize("words", [["--top-p", "0.9"], ["--top-k=3"]])
+def test_truncated_sampling_is_refused_on_the_command_line_with_the_reason(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        with_overrides(RL, words, prog="test")
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert stopped.value.code == 2
+    assert "Truncated sampling draws from another one than the stored log-probabilities are of" in said
+
+
+def test_truncation_that_cuts_nothing_off_is_no_error():
+    dataclasses.replace(RL, top_k=0, top_p=1.0)
+    assert with_overrides(RL, ["--top-p", "1.0", "--top-k", "None"], prog="test").top_p == 1.0
 
 
 def test_a_score_function_may_take_several_steps_where_it_is_corrected():

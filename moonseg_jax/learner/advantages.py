@@ -72,6 +72,47 @@ def group_advantages(
     return centred
 
 
+def injected_advantages(
+    reward: Float[Array, "Q G"],
+    counted: Bool[Array, "Q G"],
+    compared: Bool[Array, "Q G"],
+    injected: Bool[Array, "Q G"],
+    *,
+    baseline: Baseline,
+    scale: Scale,
+) -> Float[Array, "Q G"]:
+    """What a given completion is worth next to the policy's own samples of the prompt; 0 for all others.
+
+    Its baseline is the mean of all samples, and it stands in no sample's baseline: whether it is there depends on how
+    good the samples are, and a baseline that depends on its own sample biases the gradient. Nor would a mean that it
+    raises say anything about the samples: in a group that missed alike, each would be held worse than average. (Yan et
+    al. 2025, LUFFY, §3.2, take one mean over both.)
+
+    Its scale has to include it and all samples it is compared with, because samples that missed alike deviate by
+    nothing: those of flat groups enter the batch's deviation with advantage 0. Samples keep the scale that they have
+    without it.
+
+    Args:
+      reward: of G completions for each of Q prompts.
+      counted: samples that are learned from.
+      compared: samples to compare with, those of flat groups included.
+      injected: the given ones, at most one per prompt.
+      baseline: see `group_advantages`.
+      scale: see there.
+    """
+    centred = jnp.where(injected, reward, 0.0)
+    if baseline != "none":
+        number = jnp.maximum(jnp.sum(compared, axis=1, keepdims=True), 1).astype(reward.dtype)
+        mean = jnp.sum(jnp.where(compared, reward, 0.0), axis=1, keepdims=True) / number
+        centred = jnp.where(injected, reward - mean, 0.0)
+    if scale == "group-std":
+        return _scaled(centred, reward, compared | injected, axis=1)
+    if scale == "batch-std":
+        own = group_advantages(reward, counted, baseline=baseline, scale="none")
+        return _scaled(centred, own + centred, compared | injected, axis=None)
+    return centred
+
+
 def _scaled(
     centred: Float[Array, "Q G"], values: Float[Array, "Q G"], counted: Bool[Array, "Q G"], axis: int | None
 ) -> Float[Array, "Q G"]:

@@ -24,6 +24,8 @@ class Forward(NamedTuple):
     """What they meet at the image patches."""
     image: Float[Array, "I p D"]
     """Embeddings of the image patches, before the text decoder."""
+    experts: Int[Array, "L N T-1 k"]
+    """Used by all completion tokens but the last, which nothing follows."""
 
 
 def completion_logits(
@@ -55,7 +57,7 @@ def completion_logits(
     group = token_ids.shape[0] // before.lengths.shape[0]
     last = jnp.repeat(before.prompt_end, group, axis=0)
     values = values_from_bins(token_ids, bins, config.region, config.paths)
-    hidden, _ = run(
+    hidden, experts = run(
         "complete", before.context, jnp.repeat(before.lengths, group), token_ids[:, :-1], values[:, :-1],
         replay=None if replay is None else replay.completion[:, :, :-1],
     )  # fmt: skip
@@ -63,4 +65,5 @@ def completion_logits(
     return Forward(
         logits=run("heads", predicting, choices), queries=before.queries,
         image_keys=before.context[0].routed.keys[:, :, :, 1:], image=before.image,
+        experts=experts,
     )  # fmt: skip

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from moonseg_jax.learner.advantages import flat_groups
+from moonseg_jax.learner.credit import credit
 from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.micro_batches import joined_rows, split_rollouts, split_rows
-from moonseg_jax.learner.policy_objective import advantages_under, learned_under, loss_under
+from moonseg_jax.learner.policy_objective import loss_under
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import LearnerState, apply_gradients
@@ -40,6 +40,8 @@ class Lesson:
     """Under the policy that ratios are taken against."""
     advantage: Float[Array, " N"]
     learned: Bool[Array, "N T"]
+    sampled: Bool[Array, " N"] | None
+    """False for injected rows; None where there can be none."""
 
 
 def rollout_statistics(
@@ -123,6 +125,7 @@ def make_policy_step(
         policy = loss_under(
             loss, now.log_probs, part.old_log_probs, part.advantage, part.learned, max_tokens=budget,
             behaviour_log_probs=part.rollouts.log_probs, reference_log_probs=then, entropy=now.entropy,
+            sampled=part.sampled,
         )  # fmt: skip
         sums: dict[str, SumAndCount | WeightSums | None] = {
             "policy_loss": policy.surrogate, "clip_fraction": policy.clipped, "mismatch_kl": policy.mismatch_kl,
@@ -146,9 +149,10 @@ def make_policy_step(
         scored: Scored,
         old_log_probs: Array | None = None,
     ) -> tuple[LearnerState, Sums]:
-        advantage, learned, flat = _credit(loss, batch, rollouts, scored, budget)
+        credited = credit(loss, batch, rollouts, scored, budget)
+        learned = credited.learned
         old = rollouts.log_probs if old_log_probs is None else old_log_probs
-        lesson = Lesson(batch, targets, rollouts, old, advantage, learned)
+        lesson = Lesson(batch, targets, rollouts, old, credited.advantage, learned, credited.sampled)
         supervised = jnp.sum(jnp.minimum(targets.lengths, budget)).astype(jnp.float32)
         counts = jnp.maximum(denominator(learned, loss.aggregation), 1.0), jnp.maximum(supervised, 1.0)
 
@@ -161,23 +165,9 @@ def make_policy_step(
         gradients, figures = jax.lax.scan(accumulate, zeros, parts, unroll=microbatches == 1)
         total, sums = jax.tree.map(functools.partial(jnp.sum, axis=0), figures)
         state, norm = apply_gradients(state, total, gradients, optimizer, average_decay)
-        return state, {**sums, "flat_groups": flat, "gradient_norm": (norm, jnp.ones(()))}
+        return state, {**sums, "flat_groups": credited.flat, "gradient_norm": (norm, jnp.ones(()))}
 
     return step
-
-
-def _credit(
-    loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, scored: Scored, budget: int
-) -> tuple[Float[Array, " N"], Bool[Array, "N T"], SumAndCount]:
-    """Advantages, learned tokens and flat groups of a whole batch: a part of it has other means and deviations."""
-    prompts = batch.valid.size
-    valid = batch.valid.reshape(prompts, 1)
-    iou, reward, lengths = (rows.reshape(prompts, -1) for rows in (scored.iou, scored.reward, rollouts.lengths))
-    flat = flat_groups(iou, jnp.broadcast_to(valid, iou.shape))[:, None]
-    counted = jnp.broadcast_to(valid & ~flat, iou.shape)
-    advantage = advantages_under(loss, reward, lengths, counted, budget)
-    learned = learned_under(loss, rollouts.lengths, counted.reshape(-1), budget, rollouts.budgets)
-    return advantage.reshape(-1), learned, (_number(valid & flat), _number(valid))
 
 
 def _split(lesson: Lesson, count: int) -> Lesson:
@@ -187,12 +177,8 @@ def _split(lesson: Lesson, count: int) -> Lesson:
     return Lesson(
         prompts=split(lesson.prompts), targets=split(lesson.targets), old_log_probs=split(lesson.old_log_probs),
         rollouts=split_rollouts(lesson.rollouts, images, count), advantage=split(lesson.advantage),
-        learned=split(lesson.learned),
+        learned=split(lesson.learned), sampled=split(lesson.sampled),
     )  # fmt: skip
-
-
-def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
-    return jnp.sum(where).astype(jnp.float32)
 
 
 def _add(first: SumAndCount, second: SumAndCount) -> SumAndCount:

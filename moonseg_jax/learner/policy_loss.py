@@ -69,6 +69,7 @@ def policy_loss(
     kl_weight: float = 0.0,
     entropy: Float[Array, "N T"] | None = None,
     entropy_weight: float = 0.0,
+    sampled: Bool[Array, " N"] | None = None,
 ) -> PolicyLoss:
     """Surrogate loss of a policy gradient, with the figures that tell how far to trust it.
 
@@ -103,6 +104,9 @@ def policy_loss(
       kl_weight: β.
       entropy: of the distributions the tokens were drawn from.
       entropy_weight: α.
+      sampled: False for sequences that were given and not sampled. They have a surrogate and nothing else: estimates
+        of divergences and entropies are for samples, so no figure counts them and neither β nor α reaches them.
+        None: all were sampled.
 
     Raises:
       ValueError: shapes differ, or a weight or cap is set without the array it applies to.
@@ -119,34 +123,36 @@ def policy_loss(
     behaviour = old_log_probs if behaviour_log_probs is None else behaviour_log_probs
     sampler = stop_gradient(jnp.where(learned, behaviour, 0.0))
 
+    measured = learned if sampled is None else learned & sampled[:, None]
+
     gain, clipped = _gain(now, old, advantage, learned, ratio, clip_low, clip_high)
     weight, capped = jnp.ones(()), None
     if correction_cap is not None:
         gap = sequence_mean(old - sampler, learned) if ratio == "sequence" else old - sampler
         weight = jnp.minimum(jnp.exp(gap), correction_cap)
-        capped = over_tokens(jnp.exp(gap) > correction_cap, learned)
+        capped = over_tokens(jnp.exp(gap) > correction_cap, measured)
     surrogate = per_token = -weight * gain
     reference_kl = None
     if reference_log_probs is not None:
         x = stop_gradient(jnp.where(learned, reference_log_probs, 0.0)) - now
         estimate = k3(x) if kl_estimator == "k3" else -x
-        reference_kl = over_tokens(estimate, learned)
+        reference_kl = over_tokens(estimate, measured)
         if kl_weight:
             scored = estimate if kl_estimator == "k3" else weight * jnp.exp(now - old) * stop_gradient(estimate)
-            per_token = per_token + kl_weight * scored
+            per_token = per_token + kl_weight * (scored if sampled is None else jnp.where(measured, scored, 0.0))
     if entropy is not None and entropy_weight:
-        per_token = per_token - entropy_weight * entropy
+        per_token = per_token - entropy_weight * (entropy if sampled is None else jnp.where(measured, entropy, 0.0))
 
     drift = stop_gradient(now) - sampler
     return PolicyLoss(
         loss=aggregated(per_token, learned, aggregation, fixed_length),
         surrogate=aggregated(surrogate, learned, aggregation, fixed_length),
-        clipped=over_tokens(clipped, learned),
+        clipped=over_tokens(clipped, measured),
         capped=capped,
-        mismatch_kl=over_tokens(k3(drift), learned),
-        importance=weight_sums(jnp.exp(drift), learned),
+        mismatch_kl=over_tokens(k3(drift), measured),
+        importance=weight_sums(jnp.exp(drift), measured),
         reference_kl=reference_kl,
-        entropy=None if entropy is None else over_tokens(entropy, learned),
+        entropy=None if entropy is None else over_tokens(entropy, measured),
     )
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import ConfigError
-from moonseg_jax.learner.advantages import group_advantages
+from moonseg_jax.learner.advantages import group_advantages, injected_advantages
 from moonseg_jax.learner.overlong import soft_overlong_punishment, within_budget
 from moonseg_jax.learner.policy_loss import PolicyLoss, policy_loss
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
@@ -21,6 +21,8 @@ def advantages_under(
     lengths: Int[Array, "Q G"],
     counted: Bool[Array, "Q G"],
     max_tokens: int,
+    injected: Bool[Array, "Q G"] | None = None,
+    compared: Bool[Array, "Q G"] | None = None,
 ) -> Float[Array, "Q G"]:
     """Advantages of a whole batch, overlong completions punished first.
 
@@ -30,6 +32,8 @@ def advantages_under(
       lengths: tokens per completion.
       counted: False for samples of padding rows and of flat groups.
       max_tokens: the token budget.
+      injected: completions given from outside, at most one per prompt; None where there are none.
+      compared: samples that injected ones are compared with, those of flat groups included.
 
     Raises:
       ConfigError: see `overlong_buffer`.
@@ -37,7 +41,11 @@ def advantages_under(
     if config.overlong_weight:
         buffer = overlong_buffer(config, max_tokens)
         reward = reward + config.overlong_weight * soft_overlong_punishment(lengths, max_tokens, buffer)
-    return group_advantages(reward, counted, baseline=config.baseline, scale=config.scale)
+    own = group_advantages(reward, counted, baseline=config.baseline, scale=config.scale)
+    if injected is None or compared is None:
+        return own
+    given = injected_advantages(reward, counted, compared, injected, baseline=config.baseline, scale=config.scale)
+    return jnp.where(injected, given, own)
 
 
 def overlong_buffer(config: PolicyLossConfig, max_tokens: int) -> int:
@@ -87,6 +95,7 @@ def loss_under(
     behaviour_log_probs: Float[Array, "N T"] | None = None,
     reference_log_probs: Float[Array, "N T"] | None = None,
     entropy: Float[Array, "N T"] | None = None,
+    sampled: Bool[Array, " N"] | None = None,
 ) -> PolicyLoss:
     """`policy_loss` of a batch or micro-batch with the settings of a config; see there for the arrays.
 
@@ -100,6 +109,7 @@ def loss_under(
       behaviour_log_probs: see there.
       reference_log_probs: see there.
       entropy: see there.
+      sampled: see there.
     """
     return policy_loss(
         log_probs, old_log_probs, advantage, learned, ratio=config.ratio, clip_low=config.clip_low,
@@ -107,4 +117,5 @@ def loss_under(
         behaviour_log_probs=behaviour_log_probs, correction_cap=config.correction_cap,
         reference_log_probs=reference_log_probs, kl_estimator=config.kl_estimator, kl_weight=config.kl_weight,
         entropy=entropy, entropy_weight=config.entropy_weight,
+        sampled=sampled,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from moonseg_jax.config import PATH_UNITS, PathConfig, RegionConfig
 from moonseg_jax.paths.close_fit import least_iou
 from moonseg_jax.paths.fitting import fit_budget, outlines_of
 from moonseg_jax.paths.lattice import Lattice
+from moonseg_jax.paths.outline_order import shuffled_order
 from moonseg_jax.paths.trace import trace
 from moonseg_jax.paths.vocabulary import Vocabulary
 
@@ -62,7 +63,7 @@ def encode_target(
       vocabulary: writes letters and numbers.
       paths: budget, tolerance and control tokens.
       region: the scales of the box's bins.
-      rng: if given, every polygon starts at a random vertex, and all of them are reversed half of the time.
+      rng: if given, the polygons are written in a random order of their vertices; see `shuffled_order`.
       explicit: write the letter of every line-to.
     """
     pixels = np.zeros((1, 1), bool) if mask is None else _pixels(mask)
@@ -86,7 +87,7 @@ def encode_target(
         explicit=explicit,
         least_iou=least_iou(paths.trace_tolerance) if len(vocabulary.integers) > PATH_UNITS else 0.0,
     )
-    polygons = fit.polygons if rng is None else _shuffled(fit.polygons, rng)
+    polygons = fit.polygons if rng is None else shuffled_order(fit.polygons, rng)
     token_ids = _token_ids(polygons, vocabulary, paths, explicit)
     bins = np.zeros((len(token_ids), 2), np.int32)
     bins[:2, 0], bins[2] = lattice.box_bins[:2], lattice.box_bins[2:]
@@ -105,12 +106,6 @@ def _no_target(paths: PathConfig) -> TracedTarget:
         iou=1.0,
         dropped_area=0.0,
     )
-
-
-def _shuffled(polygons: Sequence[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    # All are reversed together: holes must keep running against their outlines.
-    direction = 1 if rng.random() < 0.5 else -1
-    return tuple(np.roll(polygon, rng.integers(len(polygon)), axis=0)[::direction] for polygon in polygons)
 
 
 def _token_ids(

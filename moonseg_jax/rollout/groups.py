@@ -107,10 +107,17 @@ def _figures(
     }
 
 
-def _placement(sampling: Sampling) -> Any:
-    """Where the outputs lie: rows with their images, figures everywhere."""
-    rows, layered, everywhere = P((DATA, FSDP)), P(None, (DATA, FSDP)), P()
+def placement_of_rollouts(with_experts: bool, with_source: bool = False) -> Rollouts:
+    """Partition specs of rollouts: rows lie with their images."""
+    rows, layered = P((DATA, FSDP)), P(None, (DATA, FSDP))
     whole: dict[str, Any] = dict.fromkeys(("image", "prompt", "completion"), layered)
     per_row: dict[str, Any] = {field.name: rows for field in dataclasses.fields(Rollouts)}  # type: ignore[arg-type]
-    per_row["experts"] = Routing(**whole) if sampling.record_experts else None
-    return Rollouts(**per_row), rows, rows, everywhere
+    per_row["source"] = rows if with_source else None
+    per_row["experts"] = Routing(**whole) if with_experts else None
+    return Rollouts(**per_row)
+
+
+def _placement(sampling: Sampling) -> Any:
+    """Where the outputs lie: rows with their images, figures everywhere."""
+    rows, everywhere = P((DATA, FSDP)), P()
+    return placement_of_rollouts(sampling.record_experts), rows, rows, everywhere

@@ -1,0 +1,60 @@
+"""Who is credited with what: advantages, learned tokens and flat groups of a whole batch of rollouts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from moonseg_jax.learner.advantages import flat_groups
+from moonseg_jax.learner.policy_objective import advantages_under, learned_under
+from moonseg_jax.learner.policy_presets import PolicyLossConfig
+from moonseg_jax.types import SAMPLED, PromptBatch, Rollouts, Scored, SumAndCount
+
+
+class Credit(NamedTuple):
+    """Rows as in `Rollouts`. Of the whole batch: a part of it has other means and deviations."""
+
+    advantage: Float[Array, " N"]
+    learned: Bool[Array, "N T"]
+    sampled: Bool[Array, " N"] | None
+    """False for injected rows; None where there can be none."""
+    flat: SumAndCount
+    """Groups whose samples all have the same raw IoU, of the groups of real prompts."""
+
+
+def credit(loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, scored: Scored, budget: int) -> Credit:
+    """Compares the samples of every prompt.
+
+    Injected rows take no part in the baselines, scales and flatness of the policy's samples, which learn what they
+    would without them, and are learned from whether their group is flat or not; an empty one is nothing.
+
+    Args:
+      loss: how rewards become advantages.
+      batch: whose prompts are real.
+      rollouts: samples of one prompt consecutive.
+      scored: the same rows judged.
+      budget: most tokens of a completion, T.
+    """
+    prompts = batch.valid.size
+    valid = batch.valid.reshape(prompts, 1)
+    iou, reward, lengths = (rows.reshape(prompts, -1) for rows in (scored.iou, scored.reward, rollouts.lengths))
+    compared, injected = jnp.broadcast_to(valid, iou.shape), None
+    if rollouts.source is not None:
+        own = rollouts.source.reshape(prompts, -1) == SAMPLED
+        compared, injected = compared & own, valid & ~own & (lengths > 0)
+    flat = flat_groups(iou, compared)[:, None]
+    counted = compared & ~flat
+    advantage = advantages_under(loss, reward, lengths, counted, budget, injected, compared)
+    learning = counted if injected is None else counted | injected
+    return Credit(
+        advantage=advantage.reshape(-1),
+        learned=learned_under(loss, rollouts.lengths, learning.reshape(-1), budget, rollouts.budgets),
+        sampled=None if rollouts.source is None else rollouts.source == SAMPLED,
+        flat=(_number(valid & flat), _number(valid)),
+    )
+
+
+def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
+    return jnp.sum(where).astype(jnp.float32)

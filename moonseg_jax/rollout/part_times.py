@@ -1,0 +1,93 @@
+"""Encoding, prefill and scoring timed as programs of their own: what they take of a rollout, about."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.policy import Policy
+from moonseg_jax.rewards import RewardSpec
+from moonseg_jax.rollout.prefill import prefill
+from moonseg_jax.rollout.score import read_paths, score
+from moonseg_jax.types import PromptBatch, Rollouts
+
+REPEATS = 3
+"""Calls of each program; the fastest counts."""
+
+
+def part_seconds(
+    policy: Policy,
+    reward: RewardSpec,
+    params: Any,
+    batch: PromptBatch,
+    target_lengths: Int[Array, "I K"],
+    rollouts: Rollouts,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Seconds of `encode` (crops to image embeddings), `prefill` (image and prompts through the decoder, without
+    `encode`) and `score` (reading, drawing and judging the paths) on one batch.
+
+    Estimates: inside the rollout's own program the compiler may fuse them with what stands beside them. Nothing that
+    training reads is changed.
+
+    Args:
+      policy: the model and its language.
+      reward: what samples are paid for.
+      params: the policy's parameters.
+      batch: one batch, split over the mesh.
+      target_lengths: tokens of its traced targets.
+      rollouts: of that batch.
+      mesh: over which images are split.
+    """
+
+    def encode(params: Any, batch: PromptBatch) -> Array:
+        vision: Any = policy.model.apply(
+            {"params": params}, batch.crops, batch.stitch_rows, batch.stitch_cols,
+            method=lambda model, *image: model.vision(*image),
+        )  # fmt: skip
+        return _all_of(vision)
+
+    def encode_and_prefill(params: Any, batch: PromptBatch) -> Array:
+        return _all_of(prefill(policy.model, params, batch))
+
+    def draw_and_score(batch: PromptBatch, lengths: Array, rollouts: Rollouts) -> Array:
+        drawn = read_paths(policy.config, policy.tables, rollouts)
+        truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
+        return _all_of((drawn, score(rollouts, drawn, truth, lengths.reshape(-1), reward, 0)))
+
+    rows = P((DATA, FSDP))
+
+    def seconds(part: Callable[..., Array], specs: tuple[P, ...], *inputs: Any) -> float:
+        program = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False))
+        return _fastest(program, *inputs)
+
+    encoded = seconds(encode, (P(), rows), params, batch)
+    prefilled = seconds(encode_and_prefill, (P(), rows), params, batch)
+    scored = seconds(
+        draw_and_score, (rows, rows, rows), batch, target_lengths, dataclasses.replace(rollouts, experts=None)
+    )
+    return {"encode": encoded, "prefill": max(prefilled - encoded, 0.0), "score": scored}
+
+
+def _all_of(outputs: Any) -> Float[Array, "1"]:
+    """One number that needs all of the outputs, so that none is compiled away and none has to be placed."""
+    return sum((jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(outputs)), jnp.zeros(()))[None]
+
+
+def _fastest(program: Callable[..., Array], *inputs: Any) -> float:
+    jax.block_until_ready(program(*inputs))
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        jax.block_until_ready(program(*inputs))
+        taken.append(time.perf_counter() - started)
+    return min(taken)
