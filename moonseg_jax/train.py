@@ -16,9 +16,7 @@ from data_pipelines.source import open_split
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
-from moonseg_jax.learner.injection import make_injection
 from moonseg_jax.learner.optimizers import make_optimizer
-from moonseg_jax.learner.policy import make_old_log_probs, make_policy_step
 from moonseg_jax.learner.reference_kl import make_reference_kl
 from moonseg_jax.learner.refiner import make_refiner_step
 from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
@@ -26,14 +24,13 @@ from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
 from moonseg_jax.pair_source import PairSource, stack_pairs
-from moonseg_jax.pairs import PairBuffer, make_pairs
+from moonseg_jax.pairs import PairBuffer
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refiner
-from moonseg_jax.rollout.groups import make_rollout
+from moonseg_jax.rl_programs import rl_programs, rl_sampling
 from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.part_times import part_seconds
-from moonseg_jax.rollout.settings import Sampling
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
@@ -100,20 +97,12 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
 
     layout = policy.layout(config.phrases_per_image, config.crops)
     loader = _loader(config, functools.partial(_prompts_and_targets, layout))
-    sampling = Sampling(
-        group=config.group, temperature=config.temperature, slots=config.slots, record_experts=config.replay_experts
-    )
+    sampling = rl_sampling(config)
     require_memory(
         config.model, sampling, _images_per_device(config), config.phrases_per_image,
         parameters=bytes_of((state, reference)), available=device_memory(),
     )  # fmt: skip
-    rollout = make_rollout(policy, sampling, reward=config.reward_spec, seed=config.seed, mesh=mesh)
-    inject = make_injection(policy, below=config.inject_below, reward=config.reward_spec, mesh=mesh)
-    update = _policy_step(config, policy, optimizer)
-    log_probs_before = make_old_log_probs(
-        policy.model, policy.grammar, temperature=config.temperature, microbatches=config.microbatches
-    )
-    draw_pairs = jax.jit(functools.partial(make_pairs, side=config.model.vision.crop))
+    programs = rl_programs(config, policy, optimizer, mesh)
     buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
     kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
     loop = Loop(
@@ -123,9 +112,8 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     if resume:
         state = loop.restore(state, loader)
     read = loop.clock.timed("data", lambda: put_batch(mesh, next(loader)))
-    rollout, update = loop.clock.timed("rollout", rollout), loop.clock.timed("learn", update)
-    watch = _watch(config, policy, reference, log_probs_before, loop, mesh)
-    log_probs_before = loop.clock.timed("learn", log_probs_before)
+    watch = _watch(config, policy, reference, programs.log_probs, loop, mesh)
+    rollout, inject, log_probs, update, draw_pairs = programs.timed(loop.clock)
     with jax.set_mesh(mesh), loop, kept:
         if not resume:
             loop.judge(0, state)
@@ -133,7 +121,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
             batch, targets = read()
             rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, targets.lengths, step)
             taught, paid, injected = inject(state.params["policy"], batch, targets, rollouts, scored, step)
-            old = log_probs_before(state.params["policy"], batch, taught) if config.loss.needs_old_log_probs else None
+            old = log_probs(state.params["policy"], batch, taught) if config.loss.needs_old_log_probs else None
             for _ in range(config.updates_per_rollout):
                 state, learned = update(state, reference, batch, targets, taught, paid, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
@@ -200,14 +188,6 @@ def _supervised(
             )
     rows = [scene.examples for scene in scenes]
     return prompt_batch(rows, layout), target_batch(rows, layout, seed if random_order else None)
-
-
-def _policy_step(config: RlConfig, policy: Policy, optimizer: Any) -> Any:
-    return make_policy_step(
-        policy.model, policy.grammar, policy.tables, optimizer, loss=config.loss, temperature=config.temperature,
-        supervised_weight=config.supervised_weight, average_decay=config.average_decay,
-        microbatches=config.microbatches,
-    )  # fmt: skip
 
 
 def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh) -> Any:

@@ -21,7 +21,7 @@ LAYERS = (
     {"learner"},
     {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation", "time_split", "loggers"},
     {"train_config", "config_file", "loop"},
-    {"evaluate", "refine", "baselines", "pair_source"},
+    {"evaluate", "refine", "baselines", "pair_source", "rl_programs"},
     {"train", "predict"},
     {"report", "sweep", "plan", "clean", "bench"},
     {"judge", "reward_compare"},

@@ -40,7 +40,7 @@ def bench_rollout(
       preset: sizes of the model; of `moondream3`, in bfloat16, only the share of the memory bound is measured, which
         takes an accelerator with room for twice its weights.
       images: one prompt each, with 8 samples: the queue.
-      slots: of the engine, and rows of the peer's batches.
+      slots: of each engine, and rows of the peer's batches, which are tried four times as large too.
       queues: numbers of slots whose useful slot-steps are measured.
       repeats: the fastest of so many calls counts.
       tell: takes a line of progress.
@@ -85,8 +85,7 @@ def _groups(work: Workload, slots: int, repeats: int, tell: Callable[[str], None
     ours = {"one_engine": time_engine(work, Sampling(group=GROUP, slots=slots), repeats)}
     if devices > 1 and len(work.examples) % devices == 0:
         tell(f"an engine on each of {devices} devices")
-        share = Sampling(group=GROUP, slots=max(slots // devices, 1))
-        ours["engine_per_device"] = time_engines(work, share, repeats)
+        ours["engine_per_device"] = time_engines(work, Sampling(group=GROUP, slots=slots), repeats)
     if not is_installed():
         return {"ours": ours, "peer": "PyTorch is not installed"}
     tell("the same in PyTorch")
