@@ -23,6 +23,8 @@ from moonseg_jax.rollout.settings import Sampling
 GROUP = 8
 FEW = 2
 """Images where the figure does not need many."""
+SHORT_REPEATS = 5
+"""Least number of calls where one takes a second or two: a single one would be noise."""
 
 
 def bench_rollout(
@@ -62,12 +64,12 @@ def bench_rollout(
     tell(f"{images} prompts x {GROUP} samples in {slots} slots")
     figures["groups_of_8"] = _groups(work, slots, repeats, tell)
     tell("one prompt at a time")
-    figures["batch_1"] = _one_by_one(work, repeats)
+    figures["batch_1"] = _one_by_one(work, max(repeats, SHORT_REPEATS))
     tell("log-probabilities of sampler and learner")
     few = make_workload(preset, FEW, GROUP, natural=True)
     figures["log_prob_gap"] = log_prob_gap(few, Sampling(group=GROUP, slots=2 * GROUP))
     tell("shared prefixes against one prefill per sample")
-    figures["prefix"] = prefix_saving(_short(work), FEW, repeats)
+    figures["prefix"] = prefix_saving(_short(work), FEW, max(repeats, SHORT_REPEATS))
     tell("drawing and scoring")
     figures["scoring"] = scoring_share(few, Sampling(group=GROUP), repeats)
     tell("memory bandwidth")
