@@ -60,7 +60,10 @@ def rl_programs(config: RlConfig, policy: Policy, optimizer: optax.GradientTrans
       mesh: over which images are split.
     """
     return RlPrograms(
-        rollout=make_rollout(policy, rl_sampling(config), reward=config.reward_spec, seed=config.seed, mesh=mesh),
+        rollout=make_rollout(
+            policy, rl_sampling(config), reward=config.reward_spec, seed=config.seed, mesh=mesh,
+            token_credit=config.credit == "token",
+        ),
         inject=make_injection(policy, below=config.inject_below, reward=config.reward_spec, mesh=mesh),
         log_probs=make_old_log_probs(
             policy.model, policy.grammar, temperature=config.temperature, microbatches=config.microbatches

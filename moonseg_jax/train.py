@@ -201,7 +201,9 @@ def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loo
 
     def watch(step: int, params: Any, batch: PromptBatch, lengths: Any, rollouts: Rollouts) -> dict[str, SumAndCount]:
         if config.split_rollout_time and not loop.clock.knows_inside:
-            parts = part_seconds(policy, config.reward_spec, params, batch, lengths, rollouts, mesh)
+            parts = part_seconds(
+                policy, config.reward_spec, params, batch, lengths, rollouts, mesh, config.credit == "token"
+            )
             loop.clock.set_inside(parts)
         return {"reference_kl": measure_kl(reference, batch, rollouts)} if measures_kl and loop.logs_after(step) else {}
 

@@ -119,6 +119,9 @@ class RlConfig(LoopConfig):
     """Parts of a batch whose gradients are computed one after the other: less memory, the same step."""
     reward: str | RewardSpec = "iou"
     """What samples are paid for: the name of a shape in `rewards.shapes`, or, in a config file, a spec of one's own."""
+    credit: Literal["path", "token"] = "path"
+    """What a token is credited with: the reward of its whole path; or the rewards from it on, where each subpath is
+    paid at its `Z` what it added to the shaped reward, compared with samples that closed as many subpaths before."""
     supervised_weight: float = 0.0
     """Weight of the supervised loss on the same prompts."""
     inject_below: float = 0.0
@@ -159,6 +162,7 @@ class RlConfig(LoopConfig):
                 f"is {self.updates_per_rollout}: set it to 1, set loss.correction_cap (2 is usual), or take ratios"
             )
         self._check_injection()
+        self._check_credit()
         if self.loss.overlong_weight:
             overlong_buffer(self.loss, self.model.paths.max_new_tokens)
 
@@ -169,6 +173,23 @@ class RlConfig(LoopConfig):
             raise ConfigError(
                 f"inject_below is {self.inject_below}, but loss.ratio is none without a correction, which would take "
                 "the injected path for a sample of the policy: set loss.correction_cap (2 is usual), or take ratios"
+            )
+
+    def _check_credit(self) -> None:
+        if self.credit not in ("path", "token"):
+            raise ConfigError(f"credit is {self.credit!r}: it must be path or token")
+        if self.credit == "path":
+            return
+        if self.loss.scale != "none":
+            raise ConfigError(
+                f"credit is token, but loss.scale is {self.loss.scale}: a path's later subpaths have few samples to "
+                "take a deviation of, and other ones than its first; set loss.scale to none, or credit to path"
+            )
+        if self.loss.baseline == "group-mean":
+            raise ConfigError(
+                "credit is token, but loss.baseline is group-mean, which holds the sample's own return: the fewer "
+                "samples reach a subpath, the more it would take from it; set loss.baseline to leave-one-out, or "
+                "credit to path"
             )
 
     @property

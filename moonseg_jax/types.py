@@ -137,6 +137,9 @@ class Scored:
     """Shaped reward, what the policy is paid."""
     terms: dict[str, Float[Array, " N"]] = flax.struct.field(default_factory=dict)
     """Reward terms before weighting, by label: all of the reward's, and what is logged in any case."""
+    token_reward: Float[Array, "N T"] | None = None
+    """Shaped reward earned at each token: over the completion it sums to `reward`. None where whole paths are
+    credited."""
 
 
 @flax.struct.dataclass

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from moonseg_jax.learner.advantages import flat_groups
-from moonseg_jax.learner.policy_objective import advantages_under, learned_under
+from moonseg_jax.learner.policy_objective import advantages_under, learned_under, token_advantages_under
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
+from moonseg_jax.paths.vocabulary import TokenTables
+from moonseg_jax.rewards.potential import closings, stages
 from moonseg_jax.types import SAMPLED, PromptBatch, Rollouts, Scored, SumAndCount
 
 
 class Credit(NamedTuple):
     """Rows as in `Rollouts`. Of the whole batch: a part of it has other means and deviations."""
 
-    advantage: Float[Array, " N"]
+    advantage: Float[Array, " N"] | Float[Array, "N T"]
+    """Per token where rewards are placed on tokens."""
     learned: Bool[Array, "N T"]
     sampled: Bool[Array, " N"] | None
     """False for injected rows; None where there can be none."""
@@ -24,11 +27,16 @@ class Credit(NamedTuple):
     """Groups whose samples all have the same raw IoU, of the groups of real prompts."""
 
 
-def credit(loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, scored: Scored, budget: int) -> Credit:
+def credit(
+    loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, scored: Scored, budget: int, tables: TokenTables
+) -> Credit:
     """Compares the samples of every prompt.
 
     Injected rows take no part in the baselines, scales and flatness of the policy's samples, which learn what they
     would without them, and are learned from whether their group is flat or not; an empty one is nothing.
+
+    Where rewards are placed on tokens, samples are credited token by token (see `stage_credit`), injected rows as a
+    whole.
 
     Args:
       loss: how rewards become advantages.
@@ -36,6 +44,10 @@ def credit(loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, score
       rollouts: samples of one prompt consecutive.
       scored: the same rows judged.
       budget: most tokens of a completion, T.
+      tables: what tokens mean; read only where rewards are placed on tokens.
+
+    Raises:
+      ValueError: rewards are placed on tokens, and the loss compares or scales them in a way that needs whole paths.
     """
     prompts = batch.valid.size
     valid = batch.valid.reshape(prompts, 1)
@@ -47,13 +59,31 @@ def credit(loss: PolicyLossConfig, batch: PromptBatch, rollouts: Rollouts, score
     flat = flat_groups(iou, compared)[:, None]
     counted = compared & ~flat
     advantage = advantages_under(loss, reward, lengths, counted, budget, injected, compared)
+    if scored.token_reward is not None:
+        of_tokens = _token_advantages(loss, rollouts, scored.token_reward, counted, budget, tables)
+        if injected is not None:
+            of_tokens = jnp.where(injected[..., None], advantage[..., None], of_tokens)
+        advantage = of_tokens
     learning = counted if injected is None else counted | injected
     return Credit(
-        advantage=advantage.reshape(-1),
+        advantage=advantage.reshape(-1, *advantage.shape[2:]),
         learned=learned_under(loss, rollouts.lengths, learning.reshape(-1), budget, rollouts.budgets),
         sampled=None if rollouts.source is None else rollouts.source == SAMPLED,
         flat=(_number(valid & flat), _number(valid)),
     )
+
+
+def _token_advantages(
+    loss: PolicyLossConfig,
+    rollouts: Rollouts,
+    token_reward: Float[Array, "N T"],
+    counted: Bool[Array, "Q G"],
+    budget: int,
+    tables: TokenTables,
+) -> Float[Array, "Q G T"]:
+    stage = stages(closings(rollouts.token_ids, rollouts.lengths, tables))
+    earned, stage = (rows.reshape(*counted.shape, -1) for rows in (token_reward, stage))
+    return token_advantages_under(loss, earned, stage, rollouts.lengths.reshape(counted.shape), counted, budget)
 
 
 def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:

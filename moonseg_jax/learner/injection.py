@@ -27,6 +27,7 @@ from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
+from moonseg_jax.rewards.potential import on_last_token
 from moonseg_jax.rollout.groups import placement_of_rollouts
 from moonseg_jax.rollout.score import read_paths, score
 from moonseg_jax.types import (
@@ -146,7 +147,13 @@ def _only(given: Rollouts, wanted: Bool[Array, " Q"], eos: int) -> Rollouts:
 
 
 def _joined(rollouts: Rollouts, scored: Scored, given: Rollouts, judged: Scored) -> tuple[Rollouts, Scored]:
-    """Each prompt's given row behind its samples; without experts."""
+    """Each prompt's given row behind its samples; without experts.
+
+    Given rows are credited as a whole: were rewards placed on their tokens, each would have all of it as its return.
+    """
+    if scored.token_reward is not None:
+        placed = on_last_token(judged.reward, given.lengths, given.token_ids.shape[1])
+        judged = dataclasses.replace(judged, token_reward=placed)
     sampled = dataclasses.replace(rollouts, experts=None, source=jnp.full(rollouts.lengths.shape, SAMPLED, jnp.int32))
     beside = functools.partial(_beside, prompts=len(given.lengths))
     return jax.tree.map(beside, sampled, given), jax.tree.map(beside, scored, judged)

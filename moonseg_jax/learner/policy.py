@@ -38,7 +38,7 @@ class Lesson:
     rollouts: Rollouts
     old_log_probs: Float[Array, "N T"]
     """Under the policy that ratios are taken against."""
-    advantage: Float[Array, " N"]
+    advantage: Float[Array, " N"] | Float[Array, "N T"]
     learned: Bool[Array, "N T"]
     sampled: Bool[Array, " N"] | None
     """False for injected rows; None where there can be none."""
@@ -104,7 +104,7 @@ def make_policy_step(
     Args:
       model: the policy.
       grammar: which tokens the samples could be drawn from.
-      tables: see `sft_sums`.
+      tables: see `sft_sums`; where rewards are placed on tokens, also which of them close a subpath.
       optimizer: see `optimizers`.
       loss: what is minimised.
       temperature: the samples were drawn at.
@@ -149,7 +149,7 @@ def make_policy_step(
         scored: Scored,
         old_log_probs: Array | None = None,
     ) -> tuple[LearnerState, Sums]:
-        credited = credit(loss, batch, rollouts, scored, budget)
+        credited = credit(loss, batch, rollouts, scored, budget, tables)
         learned = credited.learned
         old = rollouts.log_probs if old_log_probs is None else old_log_probs
         lesson = Lesson(batch, targets, rollouts, old, credited.advantage, learned, credited.sampled)

@@ -10,6 +10,7 @@ from moonseg_jax.learner.advantages import group_advantages, injected_advantages
 from moonseg_jax.learner.overlong import soft_overlong_punishment, within_budget
 from moonseg_jax.learner.policy_loss import PolicyLoss, policy_loss
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
+from moonseg_jax.learner.stage_credit import returns_to_go, stage_advantages
 
 BUFFER_SHARE = 5
 """By default the last 1/5 of the token budget is overlong: DAPO's 4,096 of 20,480 tokens (Yu et al. 2025, §4.1)."""
@@ -38,14 +39,49 @@ def advantages_under(
     Raises:
       ConfigError: see `overlong_buffer`.
     """
-    if config.overlong_weight:
-        buffer = overlong_buffer(config, max_tokens)
-        reward = reward + config.overlong_weight * soft_overlong_punishment(lengths, max_tokens, buffer)
+    reward = _with_punishment(config, reward, lengths, max_tokens)
     own = group_advantages(reward, counted, baseline=config.baseline, scale=config.scale)
     if injected is None or compared is None:
         return own
     given = injected_advantages(reward, counted, compared, injected, baseline=config.baseline, scale=config.scale)
     return jnp.where(injected, given, own)
+
+
+def token_advantages_under(
+    config: PolicyLossConfig,
+    token_reward: Float[Array, "Q G T"],
+    stage: Int[Array, "Q G T"],
+    lengths: Int[Array, "Q G"],
+    counted: Bool[Array, "Q G"],
+    max_tokens: int,
+) -> Float[Array, "Q G T"]:
+    """Advantages of every token of a whole batch, overlong completions punished at their end.
+
+    Args:
+      config: what to do; nothing is scaled.
+      token_reward: shaped reward earned at each token of G samples for each of Q prompts.
+      stage: subpaths closed before each token.
+      lengths: tokens per completion.
+      counted: False for samples of padding rows and of flat groups, and for injected ones.
+      max_tokens: the token budget.
+
+    Raises:
+      ConfigError: see `overlong_buffer`.
+      ValueError: a scale is set; and see `stage_advantages`.
+    """
+    if config.scale != "none":
+        raise ValueError(f"scale is {config.scale}: advantages of tokens have none")
+    returns = _with_punishment(config, returns_to_go(token_reward), lengths[..., None], max_tokens)
+    return stage_advantages(returns, stage, lengths, counted, baseline=config.baseline)
+
+
+def _with_punishment(
+    config: PolicyLossConfig, reward: Float[Array, "*any"], lengths: Int[Array, "*any"], max_tokens: int
+) -> Float[Array, "*any"]:
+    if not config.overlong_weight:
+        return reward
+    buffer = overlong_buffer(config, max_tokens)
+    return reward + config.overlong_weight * soft_overlong_punishment(lengths, max_tokens, buffer)
 
 
 def overlong_buffer(config: PolicyLossConfig, max_tokens: int) -> int:

@@ -1,4 +1,8 @@
-"""Axis 8, credit: a sequence's reward split over its subpaths and placed on tokens (`token_reward`)."""
+"""Axis 8, credit in hindsight: a sequence's reward split over its subpaths and placed on tokens.
+
+A subpath's share depends on the later ones, so returns without the earlier shares would bias a policy gradient:
+training pays subpaths by `potential`.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import sample_keys
 from moonseg_jax.rollout.score import NEAR_BOUNDARY, Drawn, read_paths, score
 from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.rollout.token_credit import with_token_reward
 from moonseg_jax.types import FINISH_BUDGET, FINISH_INVALID, PromptBatch, Rollouts, Routing, Scored, SumAndCount
 
 Rolled = tuple[Rollouts, Scored, Drawn, dict[str, SumAndCount]]
@@ -28,7 +29,13 @@ GroupRollout = Callable[[Any, PromptBatch, Int[Array, "I K"], Int[Array, ""] | i
 
 
 def make_rollout(
-    policy: Policy, sampling: Sampling, *, reward: RewardSpec, seed: int, mesh: Mesh | None = None
+    policy: Policy,
+    sampling: Sampling,
+    *,
+    reward: RewardSpec,
+    seed: int,
+    mesh: Mesh | None = None,
+    token_credit: bool = False,
 ) -> GroupRollout:
     """Compiles sampling, drawing and scoring; on a mesh, every device runs the engine on its own images.
 
@@ -40,6 +47,7 @@ def make_rollout(
       reward: what samples are paid for.
       seed: of the run; noise also depends on the step, the prompt and the sample index.
       mesh: over which images are split; None runs on one device.
+      token_credit: whether rewards are placed on tokens too (`Scored.token_reward`).
 
     Returns:
       Function (parameters, batch, tokens of the batch's traced targets, step) → rollouts, scores, what they draw,
@@ -56,7 +64,10 @@ def make_rollout(
         rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
         drawn = read_paths(policy.config, policy.tables, rollouts)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
-        scored = score(rollouts, drawn, truth, target_lengths.reshape(-1), reward, step)
+        references = target_lengths.reshape(-1)
+        scored = score(rollouts, drawn, truth, references, reward, step)
+        if token_credit:
+            scored = with_token_reward(scored, rollouts, drawn, policy.tables, truth, references, reward, step)
         valid = jnp.repeat(batch.valid.reshape(-1), sampling.group)
         of_size = {name: jnp.repeat(rows, sampling.group) for name, rows in by_object_size(truth).items()}
         sums = {**_figures(rollouts, scored, reward, valid, of_size), "useful_slots": use}

@@ -18,6 +18,7 @@ from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.prefill import prefill
 from moonseg_jax.rollout.score import read_paths, score
+from moonseg_jax.rollout.token_credit import with_token_reward
 from moonseg_jax.types import PromptBatch, Rollouts
 
 REPEATS = 3
@@ -32,6 +33,7 @@ def part_seconds(
     target_lengths: Int[Array, "I K"],
     rollouts: Rollouts,
     mesh: Mesh,
+    token_credit: bool = False,
 ) -> dict[str, float]:
     """Seconds of `encode` (crops to image embeddings), `prefill` (image and prompts through the decoder, without
     `encode`) and `score` (reading, drawing and judging the paths) on one batch.
@@ -47,6 +49,7 @@ def part_seconds(
       target_lengths: tokens of its traced targets.
       rollouts: of that batch.
       mesh: over which images are split.
+      token_credit: whether scoring places rewards on tokens too.
     """
 
     def encode(params: Any, batch: PromptBatch) -> Array:
@@ -62,7 +65,11 @@ def part_seconds(
     def draw_and_score(batch: PromptBatch, lengths: Array, rollouts: Rollouts) -> Array:
         drawn = read_paths(policy.config, policy.tables, rollouts)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
-        return _all_of((drawn, score(rollouts, drawn, truth, lengths.reshape(-1), reward, 0)))
+        references = lengths.reshape(-1)
+        scored = score(rollouts, drawn, truth, references, reward, 0)
+        if token_credit:
+            scored = with_token_reward(scored, rollouts, drawn, policy.tables, truth, references, reward, 0)
+        return _all_of((drawn, scored))
 
     rows = P((DATA, FSDP))
 
