@@ -96,7 +96,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     reference = put_replicated(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
 
     layout = policy.layout(config.phrases_per_image, config.crops)
-    loader = _loader(config, functools.partial(_prompts_and_targets, layout))
+    loader = _loader(config, functools.partial(_prompts_and_targets, layout, False))
     sampling = rl_sampling(config)
     require_memory(
         config.model, sampling, _images_per_device(config), config.phrases_per_image,
@@ -172,9 +172,11 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
             loop.after_step(step, state, loader, sums)
 
 
-def _prompts_and_targets(layout: BatchLayout, scenes: Sequence[Scene], seed: int) -> tuple[PromptBatch, TargetBatch]:
+def _prompts_and_targets(
+    layout: BatchLayout, random_order: bool, scenes: Sequence[Scene], seed: int
+) -> tuple[PromptBatch, TargetBatch]:
     rows = [scene.examples for scene in scenes]
-    return prompt_batch(rows, layout), target_batch(rows, layout)
+    return prompt_batch(rows, layout), target_batch(rows, layout, seed if random_order else None)
 
 
 def _supervised(
@@ -186,8 +188,7 @@ def _supervised(
                 f"example {example.example_id} ({example.phrase!r}) has no target, which supervised learning cannot "
                 "use under this grammar: set paths.allow_no_target, or build the data set without such phrases"
             )
-    rows = [scene.examples for scene in scenes]
-    return prompt_batch(rows, layout), target_batch(rows, layout, seed if random_order else None)
+    return _prompts_and_targets(layout, random_order, scenes, seed)
 
 
 def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh) -> Any:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from moonseg_jax.learner.advantages import flat_groups
 from moonseg_jax.learner.policy_objective import advantages_under, learned_under, token_advantages_under
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
+from moonseg_jax.learner.token_sums import number_of
 from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rewards.potential import closings, stages
 from moonseg_jax.types import SAMPLED, PromptBatch, Rollouts, Scored, SumAndCount
@@ -69,7 +70,7 @@ def credit(
         advantage=advantage.reshape(-1, *advantage.shape[2:]),
         learned=learned_under(loss, rollouts.lengths, learning.reshape(-1), budget, rollouts.budgets),
         sampled=None if rollouts.source is None else rollouts.source == SAMPLED,
-        flat=(_number(valid & flat), _number(valid)),
+        flat=(number_of(valid & flat), number_of(valid)),
     )
 
 
@@ -84,7 +85,3 @@ def _token_advantages(
     stage = stages(closings(rollouts.token_ids, rollouts.lengths, tables))
     earned, stage = (rows.reshape(*counted.shape, -1) for rows in (token_reward, stage))
     return token_advantages_under(loss, earned, stage, rollouts.lengths.reshape(counted.shape), counted, budget)
-
-
-def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
-    return jnp.sum(where).astype(jnp.float32)

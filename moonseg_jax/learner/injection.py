@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from moonseg_jax.axes import DATA, FSDP
 from moonseg_jax.learner.advantages import FLAT
 from moonseg_jax.learner.forward import completion_logits
+from moonseg_jax.learner.token_sums import number_of
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
@@ -98,7 +99,8 @@ def make_injection(policy: Policy, *, below: float, reward: RewardSpec, mesh: Me
             )  # fmt: skip
         rollouts, scored, hopeless, wanted = placed(params, batch, targets, rollouts, scored, step)
         return rollouts, scored, {
-            "hopeless_groups": (_number(hopeless), _number(batch.valid)), "injected": (_number(wanted), jnp.ones(())),
+            "hopeless_groups": (number_of(hopeless), number_of(batch.valid)),
+            "injected": (number_of(wanted), jnp.ones(())),
         }  # fmt: skip
 
     return jax.jit(run)
@@ -167,7 +169,3 @@ def _beside(sampled: Array, given: Any, prompts: int, axis: int = 0) -> Array:
     one = given.astype(sampled.dtype).reshape(*before, prompts, 1, *after)
     both = jnp.concatenate([groups, one], axis=axis + 1)
     return both.reshape(*before, sampled.shape[axis] + prompts, *after)
-
-
-def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
-    return jnp.sum(where).astype(jnp.float32)

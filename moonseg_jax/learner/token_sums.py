@@ -54,12 +54,12 @@ def aggregated(
 
 def denominator(learned: Bool[Array, "N T"], aggregation: Aggregation) -> Float[Array, ""]:
     """What sums of this aggregation are divided by in the end: known before any forward pass."""
-    return _number(learned if aggregation == "token-mean" else jnp.any(learned, axis=1))
+    return number_of(learned if aggregation == "token-mean" else jnp.any(learned, axis=1))
 
 
 def over_tokens(values: Num[Array, "N T"] | Bool[Array, "N T"], learned: Bool[Array, "N T"]) -> SumAndCount:
     """Sum over learned tokens, and their number."""
-    return jnp.sum(jnp.where(learned, values, 0.0)), _number(learned)
+    return jnp.sum(jnp.where(learned, values, 0.0)), number_of(learned)
 
 
 def sequence_mean(values: Float[Array, "N T"], learned: Bool[Array, "N T"]) -> Float[Array, "N T"]:
@@ -71,7 +71,7 @@ def sequence_mean(values: Float[Array, "N T"], learned: Bool[Array, "N T"]) -> F
 def weight_sums(weights: Float[Array, "N T"], learned: Bool[Array, "N T"]) -> WeightSums:
     """The sums of the weights of learned tokens."""
     weights = jnp.where(learned, weights, 0.0)
-    return WeightSums(jnp.sum(weights), jnp.sum(weights**2), _number(learned))
+    return WeightSums(jnp.sum(weights), jnp.sum(weights**2), number_of(learned))
 
 
 def effective_sample_size(sums: WeightSums) -> Float[Array, ""]:
@@ -82,7 +82,8 @@ def effective_sample_size(sums: WeightSums) -> Float[Array, ""]:
     return sums.total**2 / jnp.maximum(sums.tokens * sums.squares, jnp.finfo(sums.total.dtype).tiny)
 
 
-def _number(where: Bool[Array, "*any"]) -> Float[Array, ""]:
+def number_of(where: Bool[Array, "*any"]) -> Float[Array, ""]:
+    """How many are true, as a count that sums travel with."""
     return jnp.sum(where).astype(jnp.float32)
 
 

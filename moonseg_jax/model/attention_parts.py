@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moonseg_jax.model.turns import set_wanted
+
 WORTH_CHOOSING = 1 << 20
 """Numbers of a layer's keys from which on it pays to find out which of them are needed, and to read only those."""
 
@@ -75,24 +77,14 @@ def merge_axis(part: Part, axis: int) -> Part:
 
 
 def in_turns(compute: Callable[[Int[Array, " c"]], Part], wanted: Bool[Array, " n"], at_once: int) -> Part:
-    """Computes the wanted ones of n parts, `at_once` per turn, in as many turns as it takes.
+    """Computes the wanted ones of n parts, `at_once` per turn; the others have seen no key.
 
     Args:
       compute: numbers of some parts → these parts, along the first axis.
-      wanted: which parts to compute; the others are empty.
+      wanted: which parts to compute.
       at_once: c.
     """
-    count, number = len(wanted), jnp.sum(wanted)
-    order = jnp.nonzero(wanted, size=count + at_once, fill_value=0)[0]
-    shapes = jax.eval_shape(compute, order[:at_once])
-    empty = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), shapes)
+    like = jax.eval_shape(compute, jnp.zeros(at_once, jnp.int32))
+    empty = jax.tree.map(lambda leaf: jnp.zeros((len(wanted), *leaf.shape[1:]), leaf.dtype), like)
     empty = empty.replace(peak=jnp.full_like(empty.peak, -jnp.inf))
-
-    def turn(carry: tuple[Array, Part]) -> tuple[Array, Part]:
-        start, done = carry
-        which = jax.lax.dynamic_slice_in_dim(order, start, at_once)
-        there = jnp.where(start + jnp.arange(at_once) < number, which, count)
-        put = jax.tree.map(lambda leaf, fresh: leaf.at[there].set(fresh, mode="drop"), done, compute(which))
-        return start + at_once, put
-
-    return jax.lax.while_loop(lambda carry: carry[0] < number, turn, (jnp.zeros((), jnp.int32), empty))[1]
+    return set_wanted(empty, wanted, compute, at_once)

@@ -62,12 +62,8 @@ def make_rollout(
     def rollout(params: Any, batch: PromptBatch, target_lengths: Int[Array, "I K"], step: Int[Array, ""]) -> Rolled:
         keys = sample_keys(jax.random.key(seed), step, batch.example_ids, sampling.group)
         rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
-        drawn = read_paths(policy.config, policy.tables, rollouts)
+        drawn, scored = draw_and_score(policy, batch, target_lengths, rollouts, reward, step, token_credit)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
-        references = target_lengths.reshape(-1)
-        scored = score(rollouts, drawn, truth, references, reward, step)
-        if token_credit:
-            scored = with_token_reward(scored, rollouts, drawn, policy.tables, truth, references, reward, step)
         valid = jnp.repeat(batch.valid.reshape(-1), sampling.group)
         of_size = {name: jnp.repeat(rows, sampling.group) for name, rows in by_object_size(truth).items()}
         sums = {**_figures(rollouts, scored, reward, valid, of_size), "useful_slots": use}
@@ -81,6 +77,24 @@ def make_rollout(
             check_vma=False,
         )
     )  # fmt: skip
+
+
+def draw_and_score(
+    policy: Policy,
+    batch: PromptBatch,
+    target_lengths: Int[Array, "I K"],
+    rollouts: Rollouts,
+    reward: RewardSpec,
+    step: Int[Array, ""] | int,
+    token_credit: bool,
+) -> tuple[Drawn, Scored]:
+    """What a batch's rollouts draw, and what that is worth; arguments as in `make_rollout` and of its result."""
+    drawn = read_paths(policy.config, policy.tables, rollouts)
+    truth, references = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:]), target_lengths.reshape(-1)
+    scored = score(rollouts, drawn, truth, references, reward, step)
+    if token_credit:
+        scored = with_token_reward(scored, rollouts, drawn, policy.tables, truth, references, reward, step)
+    return drawn, scored
 
 
 def require_budget(policy: Policy) -> None:

@@ -16,9 +16,8 @@ from jaxtyping import Array, Float, Int
 from moonseg_jax.axes import DATA, FSDP
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
+from moonseg_jax.rollout.groups import draw_and_score
 from moonseg_jax.rollout.prefill import prefill
-from moonseg_jax.rollout.score import read_paths, score
-from moonseg_jax.rollout.token_credit import with_token_reward
 from moonseg_jax.types import PromptBatch, Rollouts
 
 REPEATS = 3
@@ -62,14 +61,8 @@ def part_seconds(
     def encode_and_prefill(params: Any, batch: PromptBatch) -> Array:
         return _all_of(prefill(policy.model, params, batch))
 
-    def draw_and_score(batch: PromptBatch, lengths: Array, rollouts: Rollouts) -> Array:
-        drawn = read_paths(policy.config, policy.tables, rollouts)
-        truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
-        references = lengths.reshape(-1)
-        scored = score(rollouts, drawn, truth, references, reward, 0)
-        if token_credit:
-            scored = with_token_reward(scored, rollouts, drawn, policy.tables, truth, references, reward, 0)
-        return _all_of((drawn, scored))
+    def judge(batch: PromptBatch, lengths: Array, rollouts: Rollouts) -> Array:
+        return _all_of(draw_and_score(policy, batch, lengths, rollouts, reward, 0, token_credit))
 
     rows = P((DATA, FSDP))
 
@@ -79,9 +72,7 @@ def part_seconds(
 
     encoded = seconds(encode, (P(), rows), params, batch)
     prefilled = seconds(encode_and_prefill, (P(), rows), params, batch)
-    scored = seconds(
-        draw_and_score, (rows, rows, rows), batch, target_lengths, dataclasses.replace(rollouts, experts=None)
-    )
+    scored = seconds(judge, (rows, rows, rows), batch, target_lengths, dataclasses.replace(rollouts, experts=None))
     return {"encode": encoded, "prefill": max(prefilled - encoded, 0.0), "score": scored}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from moonseg_jax.model.turns import set_wanted
 from moonseg_jax.paths.decode import edges_from_tokens
 from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rewards import RewardSpec
@@ -54,7 +53,7 @@ def with_token_reward(
     to_draw = closed & (position < lengths - 1) & ~is_whole
 
     def worth(places: Int[Array, " P"]) -> Float[Array, " P"]:
-        row, at = jnp.divmod(jnp.minimum(places, rows * tokens - 1), tokens)
+        row, at = jnp.divmod(places, tokens)
         box, prompt = drawn.box[row], row // group
         prefixes = Completions(
             truth=truth[prompt], box=box, length=at + 2, reference_length=reference_lengths[prompt],
@@ -64,23 +63,6 @@ def with_token_reward(
         return reward_of(reward, judge(reward.terms, prefixes), step)
 
     start = jnp.where(closed, scored.reward[:, None], 0.0)
-    potential = _set_where(to_draw.reshape(-1), start.reshape(-1), worth).reshape(rows, tokens)
+    potential = set_wanted(start.reshape(-1), to_draw.reshape(-1), worth, PREFIXES_AT_ONCE).reshape(rows, tokens)
     token_reward = increments(scored.reward, potential, closed, rollouts.lengths)
     return dataclasses.replace(scored, token_reward=token_reward)
-
-
-def _set_where(
-    wanted: Bool[Array, " M"], values: Float[Array, " M"], worth: Callable[[Array], Array]
-) -> Float[Array, " M"]:
-    """`values` with those at wanted places computed, some at a time, for as long as any are left."""
-    count = len(wanted)
-    room = -(-count // PREFIXES_AT_ONCE) * PREFIXES_AT_ONCE
-    places = jnp.flatnonzero(wanted, size=room, fill_value=count)
-    number = jnp.sum(wanted)
-
-    def some(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        first, values = state
-        here = jax.lax.dynamic_slice_in_dim(places, first, PREFIXES_AT_ONCE)
-        return first + PREFIXES_AT_ONCE, values.at[here].set(worth(here), mode="drop")
-
-    return jax.lax.while_loop(lambda state: state[0] < number, some, (jnp.zeros((), number.dtype), values))[1]
