@@ -6,7 +6,7 @@ import pytest
 from tiny_models import micro
 
 from moonseg_jax.model import pages, segments
-from moonseg_jax.model.attention_parts import merge, over_keys
+from moonseg_jax.model.attention_parts import in_turns, merge, over_keys
 from moonseg_jax.model.pages import Cache, empty_caches, over_pages, write
 from moonseg_jax.model.segments import Seats, Segment, over_segment
 
@@ -65,7 +65,7 @@ def test_small_caches_are_one_page_per_row_and_large_ones_have_room_for_all_plac
     assert large.keys.shape == (rows * 10, text.heads, 32, text.head_width)
 
 
-def test_segments_nobody_sits_at_are_not_read(choosing):
+def test_segments_nobody_sits_at_are_not_read(choosing, monkeypatch):
     segments_count, seats_each, keys_each = 5, 2, 3
     keys = drawn(segments_count, HEADS, keys_each, WIDTH)
     values = drawn(segments_count, HEADS, keys_each, WIDTH, seed=1)
@@ -78,7 +78,12 @@ def test_segments_nobody_sits_at_are_not_read(choosing):
         keys[empty] = values[empty] = np.nan
     seats = Seats(row_of_seat=row_of_seat, seat_of_row=seat_of_row, taken=taken)
     segment = Segment(keys=jnp.array(keys), values=jnp.array(values), valid=jnp.array(valid))
+    asked_for = []
+    monkeypatch.setattr(
+        segments, "in_turns", lambda some, wanted, size: asked_for.append(wanted) or in_turns(some, wanted, size)
+    )
     got = merge([over_segment(queries, segment, seats)])
+    assert [wanted.tolist() for wanted in asked_for] == [[True, False, True, False, True]]
     for row in range(ROWS):
         at = seat_of_row[row] // seats_each
         for head in range(HEADS):
