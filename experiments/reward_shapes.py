@@ -40,13 +40,13 @@ def get_config(stage: str) -> RlConfig:
 def rl() -> RlConfig:
     """A few minutes on one core. Nothing is judged on the way: trials are judged once, on the whole split.
 
-    Samples near the greedy path (T = .3) and a low rate: with T = 1 and .6, or with larger steps, outlines got coarser
+    Samples near the greedy path (T = .2) and a low rate: with T = 1, .6 or .35, or with larger steps, outlines got coarser
     before anything got better (see README.md).
     """
     steps = 150
     return RlConfig(
         model=tiny(), data=DATA, start_from=START, steps=steps, images_per_batch=8, phrases_per_image=2, group=8,
-        temperature=0.3, reward=BASELINE, average_decay=0.98, pair_buffer=64, eval_every=steps, eval_scenes=16,
+        temperature=0.2, reward=BASELINE, average_decay=0.98, pair_buffer=64, eval_every=steps, eval_scenes=16,
         checkpoint_every=50, log_every=10, log_reference_kl=False,
         optimizer=OptimizerConfig(
             name="muon", learning_rate=4e-4, adam_learning_rate=2e-4, warmup_steps=10, final_fraction=0.1
