@@ -40,8 +40,8 @@ def get_config(stage: str) -> RlConfig:
 def rl() -> RlConfig:
     """A few minutes on one core. Nothing is judged on the way: trials are judged once, on the whole split.
 
-    Samples near the greedy path (T = .2) and a low rate: with T = 1, .6 or .35, or with larger steps, outlines got coarser
-    before anything got better (see README.md).
+    Samples near the greedy path (T = .2) and a low rate: warmer samples or larger steps made outlines coarser before
+    anything got better (see README.md).
     """
     steps = 150
     return RlConfig(

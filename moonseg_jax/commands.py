@@ -179,11 +179,15 @@ class Segment:
     phrase: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHRASE")]
     """What to segment, in quotes: "the small red star left of the blue ring"."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """.png for the mask, .svg for the path before refinement, .json for box, path, mask and status."""
+    """.png for the mask, .svg for its path, .json for paths before and after refinement, boxes, mask and status."""
     checkpoint: OptionalPath = None
     """Folder of policy weights, such as RUN/best; the shipped ones by default."""
     refiner: OptionalPath = None
-    """Folder of refiner weights; the shipped ones go with the shipped policy."""
+    """Folder of refiner weights; by default the checkpoint's own, and the shipped ones with the shipped policy."""
+    refine: bool = True
+    """Refine the mask that the path draws; --no-refine needs no refiner weights."""
+    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Times that the refiner improves its own mask; the model's number by default, 0 for no refinement."""
 
     def run(self) -> None:
         """Segments, writes the result and says what it is.
@@ -203,7 +207,9 @@ class Segment:
 
         keep_compiled_programs()
 
-        segmentation = Segmenter.load(self.checkpoint, self.refiner).segment(self.image, self.phrase)
+        segmentation = Segmenter.load(
+            self.checkpoint, self.refiner, refine=self.refine, iterations=self.iterations
+        ).segment(self.image, self.phrase)
         segmentation.save(self.out)
         covered = float(segmentation.mask.mean())
         print(f"{segmentation.status}: {covered:.1%} of the image, written to {self.out}")
@@ -216,7 +222,13 @@ class Evaluate:
     checkpoint: OptionalPath = None
     """Folder of policy weights, such as RUN/best; the shipped ones by default."""
     refiner: OptionalPath = None
-    """Folder of refiner weights; the shipped ones go with the shipped policy."""
+    """Folder of refiner weights; by default the checkpoint's own, and the shipped ones with the shipped policy."""
+    refine: bool = True
+    """Refine the mask that the path draws; --no-refine needs no refiner weights."""
+    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Times that the refiner improves its own mask; the model's number by default, 0 for no refinement."""
+    refine_batch: int = 16
+    """Crops that are refined side by side."""
     data: OptionalPath = None
     """Data set built by `moonseg data build`; held-out embedded scenes by default."""
     split: str = "val"
@@ -236,6 +248,8 @@ class Evaluate:
         """
         if self.scenes < 1:
             raise UserError(f"--scenes must be at least 1, got {self.scenes}")
+        if self.refine_batch < 1:
+            raise UserError(f"--refine-batch must be at least 1, got {self.refine_batch}")
         if self.seed < 0:
             raise UserError(f"--seed must not be negative, got {self.seed}")
         if self.out is not None:
@@ -247,7 +261,7 @@ class Evaluate:
         keep_compiled_programs()
         figures = evaluate_checkpoint(
             policy=self.checkpoint, refiner=self.refiner, data=self.data, split=self.split, scenes=self.scenes,
-            seed=self.seed,
+            seed=self.seed, refine=self.refine, iterations=self.iterations, refine_batch=self.refine_batch,
         )  # fmt: skip
         if self.out is not None:
             write_json(self.out, figures)

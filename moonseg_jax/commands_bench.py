@@ -164,6 +164,34 @@ class BenchRollout:
         write_json(figures, self.json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchRefine:
+    """Measure the refiner beside PyTorch refining the same crops with the same weights."""
+
+    preset: Literal["tiny", "small"] = "tiny"
+    """Sizes of the model."""
+    batches: tuple[int, ...] = (1, 8, 32)
+    """Crops side by side."""
+    repeats: int = 5
+    """The fastest of so many calls counts."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the figures, besides printing them."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: A count out of range, or the file cannot be written.
+        """
+        for name, count in (("batches", min(self.batches, default=0)), ("repeats", self.repeats)):
+            if count < 1:
+                raise UserError(f"--{name} must be 1 or more, got {count}")
+        check_json(self.json)
+        from moonseg_jax.bench.refine.report import bench_refine
+
+        write_json(bench_refine(self.preset, batches=self.batches, repeats=self.repeats, tell=_tell), self.json)
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -200,6 +228,7 @@ BenchAction = (
     | Annotated[BenchTrace, tyro.conf.subcommand("trace")]
     | Annotated[BenchRaster, tyro.conf.subcommand("raster")]
     | Annotated[BenchRollout, tyro.conf.subcommand("rollout")]
+    | Annotated[BenchRefine, tyro.conf.subcommand("refine")]
 )
 
 

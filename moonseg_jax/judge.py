@@ -17,14 +17,16 @@ from moonseg_jax.batch import true_mask
 from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
 from moonseg_jax.images import crops_needed
 from moonseg_jax.policy import load_policy
-from moonseg_jax.predict import shipped
-from moonseg_jax.refine import REFINED, Refined, load_refiner
+from moonseg_jax.predict import find_weights
+from moonseg_jax.refine import Refined, load_refiner, refine_predictions
 from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
 Figures = dict[str, float]
 EMBEDDED_SEED, EMBEDDED_LEVEL = 5_000, 2
 """Where evaluation without a data set takes its scenes."""
+REFINE_BATCH = 16
+"""Crops that are refined side by side, unless another number is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,9 @@ class Judgement:
     sampled_miou: float
     baselines: Figures | None
     statuses: dict[str, int]
-    """How many phrases ended in which status."""
+    """How many phrases ended in which status, see `moonseg_jax.status`."""
+    iterations: int
+    """Of the refiner; 0 where there is none."""
     gallery: list[GalleryItem]
 
 
@@ -48,6 +52,8 @@ def judge(
     phrases: int,
     seed: int,
     baselines: bool = False,
+    iterations: int | None = None,
+    refine_batch: int = REFINE_BATCH,
 ) -> Judgement:
     """Judges greedy paths, one sample at T = 1 per phrase, and refined masks where a refiner is given.
 
@@ -58,6 +64,8 @@ def judge(
       phrases: phrases judged per scene, the first ones.
       seed: of the samples at T = 1.
       baselines: also measure the three trivial baselines.
+      iterations: of the refiner, at least 1; None takes the model's.
+      refine_batch: crops that are refined side by side.
 
     Raises:
       UserError: weights are missing or do not fit.
@@ -68,18 +76,18 @@ def judge(
     sampled = Decoder(policy, images=16, phrases=phrases, crops=crops, temperature=1.0)
     predictions = greedy(params, scenes)
     coarse = [prediction.mask() for prediction in predictions]
-    refined: list[Refined] | None = None
+    refiner = None
     if refiner_folder is not None:
-        refiner = load_refiner(refiner_folder, policy, params)
-        images = [prediction.example.image for prediction in predictions]
-        refined = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
+        refiner = load_refiner(refiner_folder, policy, params, refine_batch, iterations)
+    final = refine_predictions(refiner, predictions)
     return Judgement(
         coarse=mask_metrics(predictions, coarse).summary(),
-        refined=mask_metrics(predictions, [r.mask for r in refined]).summary() if refined else None,
+        refined=mask_metrics(predictions, [one.mask for one in final]).summary() if refiner else None,
         sampled_miou=mask_metrics(sampled(params, scenes, seed)).summary()["miou"],
         baselines=_baselines(scenes, phrases, coarse) if baselines else None,
-        statuses=dict(collections.Counter(r.status for r in refined or ())),
-        gallery=_gallery(predictions, coarse, refined),
+        statuses=dict(collections.Counter(one.status for one in final)),
+        iterations=refiner.iterations if refiner else 0,
+        gallery=_gallery(predictions, coarse, final, is_refined=refiner is not None),
     )
 
 
@@ -102,46 +110,59 @@ def _baselines(scenes: Sequence[Scene], phrases: int, coarse: Sequence[np.ndarra
 
 
 def _gallery(
-    predictions: Sequence[Prediction], coarse: Sequence[np.ndarray], refined: Sequence[Refined] | None
+    predictions: Sequence[Prediction], coarse: Sequence[np.ndarray], final: Sequence[Refined], *, is_refined: bool
 ) -> list[GalleryItem]:
     items = []
-    for i, prediction in enumerate(predictions):
+    for prediction, drawn, one in zip(predictions, coarse, final):
         truth = true_mask(prediction.example)
-        final = None if refined is None else refined[i]
         items.append(
             GalleryItem(
                 image=prediction.example.image, phrase=prediction.example.phrase, polygons=prediction.polygons,
-                coarse=coarse[i], refined=None if final is None else final.mask, truth=truth,
-                iou_coarse=mask_iou(coarse[i], truth),
-                iou_refined=None if final is None else mask_iou(final.mask, truth),
-                status="ok" if final is None or final.status == REFINED else final.status,
+                coarse=drawn, refined=one.mask if is_refined else None, truth=truth,
+                iou_coarse=mask_iou(drawn, truth), iou_refined=mask_iou(one.mask, truth) if is_refined else None,
+                status=one.status,
             )
         )  # fmt: skip
     return items
 
 
 def evaluate_checkpoint(
-    *, policy: Path | None, refiner: Path | None, data: Path | None, split: str, scenes: int, seed: int
+    *,
+    policy: Path | None,
+    refiner: Path | None,
+    data: Path | None,
+    split: str,
+    scenes: int,
+    seed: int,
+    refine: bool = True,
+    iterations: int | None = None,
+    refine_batch: int = REFINE_BATCH,
 ) -> dict[str, Any]:
     """Figures of `moonseg evaluate` on a split of a data set, or on embedded scenes never used in training.
 
     Args:
       policy: policy weights; None takes the shipped policy and refiner.
-      refiner: refiner weights or None.
+      refiner: refiner weights; None takes those in the policy's folder.
       data: folder of a data set; None draws embedded scenes.
       split: of that data set.
       scenes: how many of its first scenes.
       seed: of the samples at T = 1.
+      refine: whether to refine; without, no refiner weights are needed.
+      iterations: calls of the refinement head; None takes the model's, 0 is the same as `refine=False`.
+      refine_batch: crops that are refined side by side.
 
     Raises:
-      UserError: weights or data are missing or do not fit.
+      UserError: weights or data are missing or do not fit, or fewer than 0 iterations.
     """
-    if policy is None:
-        policy, refiner = shipped("rl"), refiner or shipped("refiner")
+    policy, refiner = find_weights(policy, refiner, refine=refine, iterations=iterations)
     if data is None:
         held_out = [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
     else:
         held_out = held_out_scenes(open_split(data, split, at_least=scenes), scenes)
-    result = judge(policy, refiner, held_out, phrases=2, seed=seed, baselines=True)
-    figures = {name: getattr(result, name) for name in ("coarse", "refined", "sampled_miou", "baselines")}
+    result = judge(
+        policy, refiner, held_out, phrases=2, seed=seed, baselines=True, iterations=iterations,
+        refine_batch=refine_batch,
+    )  # fmt: skip
+    names = ("coarse", "refined", "sampled_miou", "baselines", "statuses", "iterations")
+    figures = {name: getattr(result, name) for name in names}
     return {name: value for name, value in figures.items() if value is not None}

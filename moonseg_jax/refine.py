@@ -10,22 +10,22 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from moonseg_jax.errors import UserError
+from moonseg_jax.evaluate import Prediction
 from moonseg_jax.mask_cleaning import clean_mask
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.model.refiner import Refinement, RefinementHead, head_shapes, make_head, refine_loop
+from moonseg_jax.model.refiner import Refinement, RefinementHead, head_shapes, make_head, refine_best, refine_loop
 from moonseg_jax.pairs import MARGIN
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.policy import Policy
+from moonseg_jax.refine_memory import require_memory
+from moonseg_jax.rollout.memory import bytes_of, device_memory
+from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, NOT_ASKED, REFINED
 from moonseg_jax.weights import REFINER, load_weights
 
-REFINED = "refined"
-EMPTY_COARSE = "unrefined: empty coarse mask"
-EMPTY_CROP = "unrefined: empty crop"
-EMPTY_RESULT = "unrefined: the refiner's mask is empty"
 Rectangle = tuple[int, int, int, int]
 
 
@@ -42,18 +42,37 @@ class Refined:
 class Refiner:
     """The refinement head with its frozen vision encoder, compiled for batches of crops."""
 
-    def __init__(self, policy: Policy, policy_params: Any, head_params: Any, batch: int = 16):
-        """Fixes the batch size.
+    def __init__(
+        self,
+        policy: Policy,
+        policy_params: Any,
+        head_params: Any,
+        batch: int = 16,
+        iterations: int | None = None,
+    ):
+        """Fixes the batch size and the number of iterations; one program is compiled, at the first batch.
 
         Args:
           policy: whose vision encoder feeds the head.
           policy_params: its parameters.
           head_params: parameters of the head.
-          batch: crops per call of the compiled program.
+          batch: crops per call of the compiled program; the last ones are padded.
+          iterations: calls of the head, at least 1; None takes the model's.
+
+        Raises:
+          UserError: no crop per batch, or no iteration.
         """
-        self.side, self._batch = policy.config.vision.crop, batch
-        self._params = (policy_params, head_params)
-        self._run = jax.jit(functools.partial(_improve, policy, make_head(policy.config)))
+        if batch < 1:
+            raise UserError(f"batch must be at least 1 crop, got {batch}")
+        self.iterations = policy.config.refiner.iterations if iterations is None else iterations
+        if self.iterations < 1:
+            raise UserError(f"the refiner needs at least 1 iteration, got {iterations}; 0 is for leaving it out")
+        self.side, self._batch, self._config = policy.config.vision.crop, batch, policy.config
+        # Of the policy only the encoder is read; held on the device, or every batch would send it again.
+        encoder = {"vision": policy_params["vision"]} if policy_params is not None else None
+        self._params = jax.device_put((encoder, head_params))
+        self._head = make_head(policy.config)
+        self._run = jax.jit(functools.partial(improve_crops, policy.model, self._head, self.iterations))
 
     @property
     def head_params(self) -> Any:
@@ -62,7 +81,7 @@ class Refiner:
 
     def replace_head(self, head_params: Any) -> None:
         """Goes on with other parameters of the head, of the same sizes: nothing is compiled again."""
-        self._params = (self._params[0], head_params)
+        self._params = (self._params[0], jax.device_put(head_params))
 
     def refine(
         self,
@@ -70,23 +89,27 @@ class Refiner:
         boxes: Sequence[Float[np.ndarray, " 4"]],
         coarse: Sequence[Bool[np.ndarray, "H W"]],
     ) -> list[Refined]:
-        """Refines coarse masks.
+        """Refines coarse masks, of images of any sizes, a batch of crops at a time.
 
         Args:
           images: one per mask.
           boxes: decoded boxes cx, cy, w, h in units of the image.
           coarse: masks at the images' resolution.
+
+        Raises:
+          UserError: a batch does not fit the device's memory; names the batch that does.
         """
         results = [Refined(mask=mask, status=EMPTY_COARSE, score=float("nan")) for mask in coarse]
         waiting: list[tuple[int, Rectangle]] = []
         for i, mask in enumerate(coarse):
-            if mask.any():
-                rectangle = pixel_rectangle(boxes[i], *mask.shape)
-                x0, y0, x1, y1 = rectangle
-                if mask[y0:y1, x0:x1].any():
-                    waiting.append((i, rectangle))
-                else:
-                    results[i] = dataclasses.replace(results[i], status=EMPTY_CROP)
+            found = _crop_of(boxes[i], mask)
+            if isinstance(found, str):
+                results[i] = dataclasses.replace(results[i], status=found)
+            else:
+                waiting.append((i, found))
+        if waiting:
+            held, free = bytes_of(self._params), device_memory()
+            require_memory(self._config, self._head, self._batch, parameters=held, available=free)
         for start in range(0, len(waiting), self._batch):
             part = waiting[start : start + self._batch]
             crops = np.zeros((self._batch, self.side, self.side, 3), np.uint8)
@@ -101,6 +124,38 @@ class Refiner:
                 else:
                     results[i] = dataclasses.replace(results[i], status=EMPTY_RESULT)
         return results
+
+
+def refine_predictions(refiner: Refiner | None, predictions: Sequence[Prediction]) -> list[Refined]:
+    """The final mask of every prediction: refined, or coarse with the reason.
+
+    Args:
+      refiner: None where refinement is not asked for.
+      predictions: what the policy drew.
+
+    Raises:
+      UserError: a batch does not fit the device's memory.
+    """
+    coarse = [prediction.mask() for prediction in predictions]
+    if refiner is None:
+        results = [Refined(mask=mask, status=NOT_ASKED, score=float("nan")) for mask in coarse]
+    else:
+        images = [prediction.example.image for prediction in predictions]
+        results = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
+    for number, (drawn, result) in enumerate(zip(predictions, results)):
+        if not result.mask.any():
+            results[number] = dataclasses.replace(result, status=EMPTY_COARSE if drawn.polygons else EMPTY_PATH)
+    return results
+
+
+def _crop_of(box: Float[np.ndarray, " 4"], mask: Bool[np.ndarray, "H W"]) -> Rectangle | str:
+    """The crop of a coarse mask, or the status that says why there is none."""
+    if not mask.any():
+        return EMPTY_COARSE
+    if not np.isfinite(box).all():
+        return BAD_BOX
+    x0, y0, x1, y1 = pixel_rectangle(box, *mask.shape)
+    return (x0, y0, x1, y1) if mask[y0:y1, x0:x1].any() else EMPTY_CROP
 
 
 def pixel_rectangle(box: Float[np.ndarray, " 4"], height: int, width: int) -> Rectangle:
@@ -142,6 +197,34 @@ def encode_and_refine(
     return final, early, refine_loop(head, head_params, final, early, coarse, head.config.iterations)
 
 
+def improve_crops(
+    model: Moondream,
+    head: RefinementHead,
+    iterations: int,
+    model_params: Any,
+    head_params: Any,
+    crops: UInt8[Array, "N S S 3"],
+    coarse: Float[Array, "N S S"],
+) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
+    """The network's part of refinement, as inference runs it: what `encode_and_refine` ends with.
+
+    Args:
+      model: whose vision encoder is used.
+      head: the refinement head.
+      iterations: calls of the head, at least 1.
+      model_params: parameters of the model; those of `vision` are enough.
+      head_params: parameters of the head.
+      crops: pixels around the objects.
+      coarse: masks to start from, 0 or 1 in the crops' frame.
+
+    Returns:
+      Probabilities of the best candidate after the last iteration, and its predicted IoU.
+    """
+    features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
+    final, early = features
+    return refine_best(head, head_params, final, early, coarse, iterations)
+
+
 def cut(
     image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], rectangle: Rectangle, side: int
 ) -> tuple[UInt8[np.ndarray, "S S 3"], Float[np.ndarray, "S S"]]:
@@ -166,23 +249,34 @@ def paste(inside: Bool[np.ndarray, "h w"], rectangle: Rectangle, shape: tuple[in
     return mask
 
 
-def load_refiner(folder: Path, policy: Policy, policy_params: Any) -> Refiner:
+def load_refiner(
+    folder: Path, policy: Policy, policy_params: Any, batch: int = 16, iterations: int | None = None
+) -> Refiner:
     """The refiner whose head lies in a folder of weights.
 
+    Args:
+      folder: holds `refiner.safetensors`.
+      policy: whose vision encoder feeds the head.
+      policy_params: its parameters.
+      batch: crops per call of the compiled program.
+      iterations: calls of the head, at least 1; None takes the model's.
+
     Raises:
-      UserError: no head there, or one of other sizes.
+      UserError: no head there, or one of other sizes; no crop per batch, or no iteration.
     """
     expected = head_shapes(make_head(policy.config), policy.config.vision.width)
-    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected))
+    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected), batch, iterations)
 
 
-def _improve(
-    policy: Policy,
-    head: RefinementHead,
-    policy_params: Any,
-    head_params: Any,
-    crops: UInt8[Array, "N S S 3"],
-    coarse: Float[Array, "N S S"],
-) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
-    _, _, refined = encode_and_refine(policy.model, head, policy_params, head_params, crops, coarse)
-    return refined.masks[-1], jnp.max(refined.iou[-1], axis=-1)
+def refiner_folder(policy: Path, refiner: Path | None) -> Path:
+    """Where the refiner's weights lie: in the folder that is named, or else beside the policy's.
+
+    Raises:
+      UserError: none is named, and the policy's folder holds none; says what to do.
+    """
+    if refiner is not None or (policy / f"{REFINER}.safetensors").is_file():
+        return refiner or policy
+    raise UserError(
+        f"{policy} holds no refiner weights ({REFINER}.safetensors); train a refiner with `moonseg train refiner` and "
+        "name its folder with --refiner, or pass --no-refine"
+    )

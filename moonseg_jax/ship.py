@@ -51,7 +51,7 @@ def ship(sft: tuple[Path, ...], rl: Path, refiner: Path, remark: str = "") -> No
         (ASSETS / name / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
 
     common: dict[str, Any] = {"data": None, "split": "val", "scenes": SCENES, "seed": 0}
-    before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, **common)
+    before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, refine=False, **common)
     after = evaluate_checkpoint(policy=ASSETS / "rl", refiner=ASSETS / "refiner", **common)
     figures = {"sft": before, "rl": after}
     (ASSETS / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

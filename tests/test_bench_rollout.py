@@ -32,14 +32,6 @@ def workload(images: int, group: int) -> Workload:
     )  # fmt: skip
 
 
-@pytest.fixture
-def quick_compiling():
-    """Compiles without most optimisations, for figures that are not judged."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def test_lengths_have_the_quantiles_of_paths():
     lengths = path_lengths(4096)
     np.testing.assert_allclose(np.percentile(lengths, [50, 90, 99]), [60, 140, 260], atol=1)

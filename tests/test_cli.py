@@ -31,7 +31,7 @@ def segmenter(monkeypatch):
 
     def install(segment):
         loaded = types.SimpleNamespace(segment=segment)
-        module = types.SimpleNamespace(Segmenter=types.SimpleNamespace(load=lambda policy, refiner: loaded))
+        module = types.SimpleNamespace(Segmenter=types.SimpleNamespace(load=lambda policy, refiner, **settings: loaded))
         monkeypatch.setitem(sys.modules, "moonseg_jax.predict", module)
 
     return install
@@ -226,6 +226,7 @@ def test_a_number_that_leaves_nothing_to_do_is_refused(moonseg, tmp_path, word):
     ("words", "said"),
     [
         (("evaluate", "--scenes", "0"), "--scenes must be at least 1, got 0"),
+        (("evaluate", "--refine-batch", "0"), "--refine-batch must be at least 1, got 0"),
         (("evaluate", "--seed", "-1"), "--seed must not be negative, got -1"),
         (("evaluate", "-o", "gone/figures.json"), "-o gone/figures.json: there is no folder gone; make it first"),
         (("quickstart", "--seed", "-1"), "--seed must not be negative, got -1"),

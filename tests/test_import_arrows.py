@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"errors", "config", "types", "axes", "images"},
+    {"errors", "config", "types", "axes", "images", "status"},
     {"paths", "model"},
     {"metrics"},
     {"rewards"},
@@ -21,8 +21,8 @@ LAYERS = (
     {"learner"},
     {"sharding", "placement", "checkpoint", "run_directory", "progress", "compilation", "time_split", "loggers"},
     {"train_config", "config_file", "loop"},
-    {"evaluate", "refine", "baselines", "pair_source", "rl_programs"},
-    {"train", "predict"},
+    {"evaluate", "refine", "refine_memory", "baselines", "pair_source", "rl_programs"},
+    {"train", "predict", "segmentation"},
     {"report", "sweep", "plan", "clean", "bench"},
     {"judge", "reward_compare"},
     {"quickstart", "ship"},

@@ -11,8 +11,10 @@ from moonseg_jax import cli
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
 from moonseg_jax.paths.fill import fill
+from moonseg_jax.paths.path_file import read_path
 from moonseg_jax.paths.svg import parse_polygons
-from moonseg_jax.predict import EMPTY_MASK, EMPTY_PATH, OK, Segmenter, shipped
+from moonseg_jax.predict import Segmenter, shipped
+from moonseg_jax.status import EMPTY_COARSE, EMPTY_PATH, NOT_ASKED, REFINED, STATUSES
 
 SCENE = generate_scene(4_000, 0, 2, "val")
 PHRASE = SCENE.examples[0].phrase
@@ -29,7 +31,7 @@ def answer(segmenter):
 
 
 def test_an_answer_is_consistent_with_itself(answer):
-    assert answer.status == OK
+    assert answer.status == REFINED and 0.5 < answer.score < 1.5
     assert answer.mask.shape == answer.coarse_mask.shape == SCENE.examples[0].image.shape[:2]
     x0, y0, x1, y1 = answer.box
     assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
@@ -47,15 +49,75 @@ def test_answers_are_written_in_three_formats(answer, tmp_path):
     answer.save(tmp_path / "B.PNG")
     assert (tmp_path / "B.PNG").read_bytes() == (tmp_path / "a.png").read_bytes()
     answer.save(tmp_path / "a.svg")
-    assert answer.path in (tmp_path / "a.svg").read_text()
+    assert f'd="{answer.refined_path}"' in (tmp_path / "a.svg").read_text()
+    assert f"<title>refined path of: {PHRASE}</title>" in (tmp_path / "a.svg").read_text()
     answer.save(tmp_path / "a.json")
     saved = json.loads((tmp_path / "a.json").read_text())
     assert saved["phrase"] == PHRASE and saved["coco"]["area"] == answer.mask.sum()
-    assert tuple(saved["drawn_box"].values()) == answer.drawn_box
+    assert (saved["status"], saved["path_is"], saved["path"]) == (REFINED, "refined", answer.refined_path)
+    assert tuple(saved["bbox"].values()) == answer.refined_box
+    assert saved["coarse"]["path"] == answer.path
+    assert tuple(saved["coarse"]["drawn_box"].values()) == answer.drawn_box
     with pytest.raises(UserError, match=r"\.png, \.svg, \.json"):
         answer.save(tmp_path / "a.gif")
     with pytest.raises(UserError, match="cannot be written"):
         answer.save(tmp_path / "nowhere" / "a.png")
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_the_written_paths_draw_the_refined_mask(answer, tmp_path):
+    height, width = answer.mask.shape
+    for name in ("a.svg", "a.json"):
+        answer.save(tmp_path / name)
+        drawn = fill(read_path(tmp_path / name).polygons(height, width), height, width)
+        assert iou(drawn, answer.mask) > 0.95 > iou(drawn, answer.coarse_mask)
+    lines = answer.lines()
+    assert set(lines.commands) == {"M", "L", "Z"} and all(n == int(n) for numbers in lines.numbers for n in numbers)
+    assert iou(fill(lines.polygons(height, width), height, width), answer.mask) > 0.99
+    rows, columns = np.flatnonzero(answer.mask.any(axis=1)), np.flatnonzero(answer.mask.any(axis=0))
+    extent = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
+    np.testing.assert_allclose(answer.refined_box, extent)
+
+
+def test_without_refinement_the_coarse_path_is_the_answer(segmenter, answer, tmp_path):
+    coarse = Segmenter(segmenter.policy, segmenter.params, None).segment(SCENE.examples[0].image, PHRASE)
+    assert coarse.status == NOT_ASKED and np.isnan(coarse.score) and coarse.refined is None
+    np.testing.assert_array_equal(coarse.mask, answer.coarse_mask)
+    coarse.save(tmp_path / "a.json")
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert (saved["path_is"], saved["path"], saved["score"]) == ("coarse", answer.path, None)
+    coarse.save(tmp_path / "a.svg")
+    assert "<title>coarse path" in (tmp_path / "a.svg").read_text() and answer.path in (tmp_path / "a.svg").read_text()
+
+
+def test_a_policy_without_a_refiner_says_so_unless_none_is_asked_for(tmp_path):
+    with pytest.raises(UserError, match=r"holds no refiner weights.*moonseg train refiner.*--no-refine"):
+        Segmenter.load(shipped("sft"))
+    assert Segmenter.load(shipped("sft"), refine=False).refiner is None
+    assert Segmenter.load(shipped("sft"), iterations=0).refiner is None
+    assert Segmenter.load(shipped("sft"), shipped("refiner"), iterations=2).refiner.iterations == 2
+    with pytest.raises(UserError, match="must not be negative, got -1"):
+        Segmenter.load(iterations=-1)
+    with pytest.raises(UserError, match="exclude each other"):
+        Segmenter.load(shipped("sft"), shipped("refiner"), refine=False)
+    with pytest.raises(UserError, match=r"refiner\.safetensors is missing"):
+        Segmenter.load(shipped("sft"), shipped("rl"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 90), (90, 1)])
+def test_images_of_a_single_row_or_column_are_answered(segmenter, monkeypatch, height, width):
+    box, whole = np.array([0.5, 0.5, 1.0, 1.0], np.float32), np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
+
+    def decode(params, scenes):
+        return [Prediction(example=scenes[0].examples[0], box=box, polygons=(whole,), tokens=9)]
+
+    monkeypatch.setattr(segmenter, "_decoder", lambda pixels: decode)
+    answer = segmenter.segment(np.full((height, width, 3), 200, np.uint8), PHRASE)
+    assert answer.coarse_mask.all() and answer.mask.shape == (height, width)
+    assert answer.status in STATUSES and (answer.refined is not None) == (answer.status == REFINED)
 
 
 def test_an_image_of_another_size_is_answered_at_its_own_size(segmenter):
@@ -63,7 +125,7 @@ def test_an_image_of_another_size_is_answered_at_its_own_size(segmenter):
     assert segmenter.segment(wide, PHRASE).mask.shape == (200, 300)
 
 
-@pytest.mark.parametrize(("polygons", "status"), [((), EMPTY_PATH), ((np.eye(3)[:, :2] * 0.1,), EMPTY_MASK)])
+@pytest.mark.parametrize(("polygons", "status"), [((), EMPTY_PATH), ((np.eye(3)[:, :2] * 0.1,), EMPTY_COARSE)])
 def test_an_empty_answer_says_whether_there_was_a_path(segmenter, monkeypatch, polygons, status):
     box = np.array([0.05, 0.05, 0.1, 0.1], np.float32)
 
@@ -105,3 +167,15 @@ def test_the_command_writes_a_mask_and_tells_errors_by_exit_code(tmp_path, capsy
     assert Image.open(tmp_path / "mask.png").size == SCENE.examples[0].image.shape[1::-1]
     assert cli.main(["segment", str(image), "the red dragon", "-o", str(tmp_path / "mask.png")]) == 2
     assert "dragon" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_checkpoint_without_refiner(tmp_path, capsys):
+    image = tmp_path / "scene.png"
+    Image.fromarray(SCENE.examples[0].image).save(image)
+    words = ["segment", str(image), PHRASE, "-o", str(tmp_path / "mask.png")]
+    assert cli.main([*words, "--checkpoint", str(shipped("sft"))]) == 2
+    assert "pass --no-refine" in capsys.readouterr().err
+    assert cli.main([*words, "--iterations", "-2"]) == 2
+    assert "--iterations must not be negative, got -2" in capsys.readouterr().err
+    assert cli.main([*words, "--checkpoint", str(shipped("sft")), "--no-refine"]) == 0
+    assert capsys.readouterr().out.startswith(f"{NOT_ASKED}: ")

@@ -17,11 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import ModelConfig, RefinerHeadConfig
+from moonseg_jax.model.refiner_attention import Attention, attend_to_many
+from moonseg_jax.model.refiner_layers import Mlp, gelu, group_norm, layer_norm, resize_bilinear
+from moonseg_jax.model.refiner_parts import MaskEncoder, TwoWayBlock, Upsampler
+from moonseg_jax.model.stacks import unrolled
 
-EPSILON = 1e-5
 FINAL_HEADS = 4
 """Attention heads of the last look at the upsampled features."""
-MLP_RATIO = 8
 TOKEN_DEVIATION = 0.02
 """Of fresh tokens and positions."""
 
@@ -40,135 +42,6 @@ class Refinement:
     """Probabilities of the best candidate."""
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-    """LayerNorm over the last axis with the official epsilon; at image positions this is LN2d."""
-    return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
-
-
-def group_norm(groups: int, name: str) -> nn.GroupNorm:
-    """GroupNorm over channels-last images with the official epsilon."""
-    return nn.GroupNorm(groups, epsilon=EPSILON, use_fast_variance=False, name=name)
-
-
-def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Exact GELU; the head never uses the tanh form."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-def resize_bilinear(x: Float[Array, "N H W C"], height: int, width: int) -> Float[Array, "N height width C"]:
-    """Bilinear resize with half-pixel centres, corners not aligned, no antialiasing."""
-    shape = (x.shape[0], height, width, x.shape[3])
-    return jax.image.resize(x, shape, jax.image.ResizeMethod.LINEAR, antialias=False)
-
-
-class Attention(nn.Module):
-    """Multi-head attention of queries over keys and values, with biases throughout."""
-
-    width: int
-    heads: int
-
-    @nn.compact
-    def __call__(
-        self, queries: Float[Array, "N Q E"], keys: Float[Array, "N K E"], values: Float[Array, "N K E"]
-    ) -> Float[Array, "N Q E"]:
-        """Scaled dot-product attention over contiguous heads, then the output projection."""
-        projected = [
-            nn.Dense(self.width, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
-            for name, x in (("query", queries), ("key", keys), ("value", values))
-        ]
-        query_NQHD, key_NKHD, value_NKHD = projected
-        scores_NHQK = jnp.einsum("NQHD,NKHD->NHQK", query_NQHD, key_NKHD) * query_NQHD.shape[-1] ** -0.5
-        mixed_NQHD = jnp.einsum("NHQK,NKHD->NQHD", jax.nn.softmax(scores_NHQK, axis=-1), value_NKHD)
-        return nn.Dense(self.width, name="out")(mixed_NQHD.reshape(*queries.shape[:2], self.width))
-
-
-class Mlp(nn.Module):
-    """Dense layers with exact GELU between them."""
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch outer"]:
-        """Applies the layers in turn; none after the last."""
-        for index, width in enumerate(self.widths):
-            x = nn.Dense(width, name=f"dense_{index}")(gelu(x) if index else x)
-        return x
-
-
-class TwoWayBlock(nn.Module):
-    """Tokens look at themselves and the image, then the image looks back; residual, normalised after."""
-
-    config: RefinerHeadConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        carry: tuple[Float[Array, "N T E"], Float[Array, "N gg E"]],
-        token_positions: Float[Array, "T E"],
-        image_positions: Float[Array, "gg E"],
-    ) -> tuple[tuple[Float[Array, "N T E"], Float[Array, "N gg E"]], None]:
-        """Updates (tokens, image); the positions are added to queries and keys, never to values."""
-        embed, heads = self.config.embed, self.config.heads
-        tokens, image = carry
-        placed = tokens + token_positions
-        tokens = layer_norm("norm_self")(
-            tokens + Attention(embed, heads, name="self_attention")(placed, placed, tokens)
-        )
-        tokens = layer_norm("norm_image")(
-            tokens
-            + Attention(embed, heads, name="token_to_image")(tokens + token_positions, image + image_positions, image)
-        )
-        tokens = layer_norm("norm_mlp")(tokens + Mlp((MLP_RATIO * embed, embed), name="mlp")(tokens))
-        image = layer_norm("norm_back")(
-            image
-            + Attention(embed, heads, name="image_to_token")(image + image_positions, tokens + token_positions, tokens)
-        )
-        return (tokens, image), None
-
-
-class MaskEncoder(nn.Module):
-    """Four strided convolutions from the mask to a code on the grid.
-
-    The group counts follow the official 1, 8, 16, 32: one group first, then a quarter, a half and all of
-    `norm_groups`.
-    """
-
-    config: RefinerHeadConfig
-    grid: int
-
-    @nn.compact
-    def __call__(self, mask: Float[Array, "N S S"]) -> Float[Array, "N g g E"]:
-        """Codes of the masks, resized to the grid."""
-        full = self.config.norm_groups
-        groups = (1, full // 4, full // 2, full)
-        x = mask[..., None]
-        for index, width in enumerate((*self.config.mask_encoder_widths, self.config.embed)):
-            x = nn.Conv(width, (3, 3), strides=2, padding=1, name=f"conv_{index}")(x)
-            x = gelu(group_norm(groups[index], f"norm_{index}")(x))
-        return resize_bilinear(x, self.grid, self.grid)
-
-
-class Upsampler(nn.Module):
-    """Doubles the grid a number of times while halving the channels."""
-
-    doublings: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N g g E"]) -> Float[Array, "N fine fine narrow"]:
-        """Transposed convolution, norm, GELU, convolution, norm, GELU, for each doubling."""
-        for index in range(self.doublings):
-            count, height, width, channels = x.shape
-            # A 2x2 transposed convolution of stride 2 has no overlaps: one product and a reordering.
-            x = nn.Dense(2 * channels, use_bias=False, name=f"double_{index}")(x)
-            x = x.reshape(count, height, width, 2, 2, channels // 2).transpose(0, 1, 3, 2, 4, 5)
-            x = x.reshape(count, 2 * height, 2 * width, channels // 2)
-            x = x + self.param(f"double_{index}_bias", nn.initializers.zeros, (channels // 2,))
-            x = gelu(layer_norm(f"norm_double_{index}")(x))
-            x = nn.Conv(channels // 2, (3, 3), padding=1, name=f"conv_{index}")(x)
-            x = gelu(layer_norm(f"norm_conv_{index}")(x))
-        return x
-
-
 class RefinementHead(nn.Module):
     """Masks and their predicted IoU from vision features and a mask to improve.
 
@@ -176,11 +49,13 @@ class RefinementHead(nn.Module):
       config: sizes of the head.
       grid: patches along the crop, of the features.
       doublings: how often the grid is doubled before the masks are read off; 3 in the official head.
+      on_cpu: take forms of the layers that run faster on a CPU, forward only; results differ by rounding.
     """
 
     config: RefinerHeadConfig
     grid: int
     doublings: int = 3
+    on_cpu: bool = False
 
     def setup(self) -> None:
         """Declares the parts, in the order the data takes."""
@@ -192,7 +67,7 @@ class RefinementHead(nn.Module):
         self.fusion_reduce_norm = group_norm(config.norm_groups, "fusion_reduce_norm")
         self.fusion_mix = nn.Conv(embed, (3, 3), padding=1)
         self.fusion_mix_norm = group_norm(config.norm_groups, "fusion_mix_norm")
-        self.mask_encoder = MaskEncoder(config, self.grid)
+        self.mask_encoder = MaskEncoder(config, self.grid, self.on_cpu)
         small = nn.initializers.normal(TOKEN_DEVIATION)
         self.mask_tokens = self.param("mask_tokens", small, (config.masks, embed))
         self.iou_token = self.param("iou_token", small, (1, embed))
@@ -204,10 +79,11 @@ class RefinementHead(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=config.layers,
+            unroll=unrolled(config.layers) if self.on_cpu else 1,
         )(config)
         self.final_attention = Attention(embed, config.heads)
         self.final_norm = layer_norm("final_norm")
-        self.upsampler = Upsampler(self.doublings)
+        self.upsampler = Upsampler(self.doublings, self.on_cpu)
         self.mask_query = nn.Dense(up)
         self.mask_query_norm = layer_norm("mask_query_norm")
         self.mask_attention = Attention(up, FINAL_HEADS)
@@ -241,20 +117,43 @@ class RefinementHead(nn.Module):
         self, fused: Float[Array, "N g g E"], mask: Float[Array, "N S S"]
     ) -> tuple[Float[Array, "N M S S"], Float[Array, "N M"]]:
         """The part of the head that sees the mask: logits at the mask's size, and raw predicted IoU."""
-        count, masks, embed = len(mask), self.config.masks, self.config.embed
+        tokens, upsampled = self._look(fused, mask)
+        pixels = upsampled.reshape(len(mask), -1, upsampled.shape[-1])
+        queries = self.mask_query(tokens[:, :-1])
+        queries = queries + self.mask_attention(self.mask_query_norm(queries), pixels, pixels)
+        logits = jnp.einsum("NMC,NhwC->NhwM", self.mask_mlps(queries), upsampled)
+        logits = resize_bilinear(logits, mask.shape[1], mask.shape[2])
+        return jnp.moveaxis(logits, -1, 1), self.iou_mlp(tokens[:, -1])
+
+    def improve_best(
+        self, fused: Float[Array, "N g g E"], mask: Float[Array, "N S S"]
+    ) -> tuple[Float[Array, "N S S"], Float[Array, "N M"]]:
+        """What `improve` and then `best_mask` give, drawing that one candidate only: probabilities, and all IoU."""
+        tokens, upsampled = self._look(fused, mask)
+        iou = self.iou_mlp(tokens[:, -1])
+        best = jnp.argmax(iou, axis=1)[:, None, None]
+        pixels = upsampled.reshape(len(mask), -1, upsampled.shape[-1])
+        query = self.mask_query(jnp.take_along_axis(tokens, best, axis=1))
+        look: Any = self.mask_attention.variables["params"]
+        query = query + attend_to_many(look, FINAL_HEADS, self.mask_query_norm(query), pixels)
+        # Every candidate has an MLP of its own: all are given the query, one answer counts.
+        mixing = self.mask_mlps(jnp.broadcast_to(query, (len(mask), self.config.masks, query.shape[-1])))
+        mixing = jnp.take_along_axis(mixing, best, axis=1)
+        logits = jnp.einsum("NMC,NhwC->NhwM", mixing, upsampled)
+        return jax.nn.sigmoid(resize_bilinear(logits, mask.shape[1], mask.shape[2])[..., 0]), iou
+
+    def _look(
+        self, fused: Float[Array, "N g g E"], mask: Float[Array, "N S S"]
+    ) -> tuple[Float[Array, "N T E"], Float[Array, "N fine fine narrow"]]:
+        """Tokens and upsampled features after the two-way blocks."""
+        count, embed = len(mask), self.config.embed
         image = (fused + self.mask_encoder(mask)).reshape(count, -1, embed)
         places = self.image_positions.reshape(-1, embed)
         tokens = jnp.concatenate([self.mask_tokens, self.iou_token])
         tokens = jnp.broadcast_to(tokens, (count, *tokens.shape))
         (tokens, image), _ = self.blocks((tokens, image), self.token_positions, places)
         tokens = self.final_norm(tokens + self.final_attention(tokens + self.token_positions, image + places, image))
-        upsampled = self.upsampler(image.reshape(count, self.grid, self.grid, embed))
-        pixels = upsampled.reshape(count, -1, upsampled.shape[-1])
-        queries = self.mask_query(tokens[:, :masks])
-        queries = queries + self.mask_attention(self.mask_query_norm(queries), pixels, pixels)
-        logits = jnp.einsum("NMC,NhwC->NhwM", self.mask_mlps(queries), upsampled)
-        logits = resize_bilinear(logits, mask.shape[1], mask.shape[2])
-        return jnp.moveaxis(logits, -1, 1), self.iou_mlp(tokens[:, masks])
+        return tokens, self.upsampler(image.reshape(count, self.grid, self.grid, embed))
 
 
 def make_head(model: ModelConfig) -> RefinementHead:
@@ -339,3 +238,31 @@ def refine_loop(
     # Unrolled: XLA's CPU back end runs convolutions inside loops tens of times slower than outside.
     _, refinement = jax.lax.scan(step, coarse.astype(fused.dtype), None, length=iterations, unroll=True)
     return refinement
+
+
+def refine_best(
+    head: RefinementHead,
+    params: dict,
+    final: Float[Array, "N gg W"],
+    early: Float[Array, "N gg W"],
+    coarse: Float[Array, "N S S"],
+    iterations: int,
+) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
+    """The last best mask of `refine_loop`, as probabilities, and its predicted IoU; draws no other candidate.
+
+    Args:
+      head: the module; `params` are its parameters.
+      final: features after the encoder's last LayerNorm.
+      early: output of the encoder's early block.
+      coarse: the mask to start from, 0 or 1 in the crop's frame.
+      iterations: at least 1.
+    """
+    if jax.default_backend() == "cpu":
+        head = head.clone(on_cpu=True)
+    fused: Any = head.apply({"params": params}, final, early, method="fuse")
+    mask, iou = coarse.astype(fused.dtype), jnp.zeros(())
+    # Unrolled for the reason given in `refine_loop`.
+    for _ in range(iterations):
+        improved: Any = head.apply({"params": params}, fused, mask, method="improve_best")
+        mask, iou = improved
+    return mask, jnp.max(iou, axis=-1)

@@ -106,6 +106,7 @@ def svg_document(
     height: int,
     fill: str = "white",
     image_href: str | None = None,
+    title: str = "",
 ) -> str:
     """An SVG document that draws a path at its place over an image.
 
@@ -116,6 +117,7 @@ def svg_document(
       height: of the image, in pixels.
       fill: colour of the inside; the rule is nonzero.
       image_href: the image to draw beneath, an address or a data URI.
+      title: what the drawing is, for readers and for browsers to show.
 
     Raises:
       UserError: the box is not finite.
@@ -127,9 +129,10 @@ def svg_document(
     beneath = ""
     if image_href is not None:
         beneath = f'<image href="{html.escape(image_href)}" width="1" height="1" preserveAspectRatio="none"/>'
+    named = f"<title>{html.escape(title)}</title>" if title else ""
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" preserveAspectRatio="none" '
-        f'width="{width}" height="{height}">{beneath}'
+        f'width="{width}" height="{height}">{named}{beneath}'
         f'<path d="{html.escape(path)}" fill="{html.escape(fill)}" '
         f'transform="translate({x},{y}) scale({w},{h})"/></svg>'
     )

@@ -23,7 +23,7 @@ class GalleryItem:
     iou_coarse: float
     iou_refined: float | None
     status: str
-    """`ok`, `empty_path`, `unrefined: why`, …"""
+    """`refined` or `unrefined: why`, see `moonseg_jax.status`."""
 
     @property
     def iou(self) -> float:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from moonseg_jax.report.content import GalleryItem
+from moonseg_jax.status import is_as_asked
 
 MOST_PIXELS = 384
 """Longer sides are reduced to this in the page; small images keep their pixels and are shown enlarged."""
@@ -45,7 +46,7 @@ def scene_card(item: GalleryItem) -> str:
         panel("ground truth", overlay(item.truth, item.truth, "true mask"), "" if item.truth.any() else "no target"),
     ]
     style = f"--photo:url({_photo(item.image)});--shape:{width}/{height}"
-    status = "" if item.status == "ok" else f' <span class="status">{escape(item.status)}</span>'
+    status = "" if is_as_asked(item.status) else f' <span class="status">{escape(item.status)}</span>'
     return (
         f'<article class="scene" style="{style}"><h3>{escape(item.phrase)}</h3>'
         f'<p class="ious">{_ious(item)}{status}</p><div class="panels">{"".join(panels)}</div></article>'

@@ -26,7 +26,7 @@ def scene(**changes):
         truth=truth,
         iou_coarse=0.5,
         iou_refined=0.75,
-        status="ok",
+        status="refined",
     )
     return GalleryItem(**{**settings, **changes})
 

@@ -1,4 +1,4 @@
-"""The PyTorch peer that `moonseg bench rollout` measures ours against: an export decoded in fixed batches.
+"""The PyTorch peer that `moonseg bench rollout` and `refine` measure ours against: an export, run in batches.
 
 Raises:
   UserError: on import, where PyTorch is not installed.
