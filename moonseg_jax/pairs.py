@@ -6,13 +6,16 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.pair_keeping import content_hash, kept_of_versions
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.paths.raster import coverage
 from moonseg_jax.types import CoarsePairs, EdgeBatch
@@ -27,14 +30,15 @@ FIELDS = ("example_ids", "crops", "coarse", "iou", "policy_version")
 
 
 def crop_rectangle(box: Float[Array, "N 4"]) -> Float[Array, "N 4"]:
-    """x0, y0, x1, y1 of the crop, in units of the image and clipped to it.
+    """x0, y0, x1, y1 of the crop, in units of the image and clipped to it; takes NumPy or JAX arrays, answers in kind.
 
     Args:
       box: cx, cy, w, h in units of the image.
     """
+    xp = jnp if isinstance(box, jax.Array) else np
     x0, y0, x1, y1 = corners_from_box(box)
     dx, dy = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
-    return jnp.clip(jnp.stack([x0 - dx, y0 - dy, x1 + dx, y1 + dy], axis=-1), 0.0, 1.0)
+    return xp.clip(xp.stack([x0 - dx, y0 - dy, x1 + dx, y1 + dy], axis=-1), 0.0, 1.0)
 
 
 def make_pairs(
@@ -66,8 +70,21 @@ def make_pairs(
     )
 
 
+class Provenance(NamedTuple):
+    """Where one pair comes from."""
+
+    source: Literal["rollout", "synthetic"]
+    example_id: int
+    crop: Float[np.ndarray, " 4"]
+    """x0, y0, x1, y1 in units of the image."""
+    iou: float
+    """Of the coarse mask with the ground truth: of a rollout at the reward raster, of a synthetic pair in its crop."""
+    policy_version: int
+    """Of the policy that sampled; -1 for a synthetic pair."""
+
+
 class PairBuffer:
-    """Bounded store of pairs on the host, balanced over IoU bands; newer pairs replace old ones of full bands."""
+    """Bounded store of pairs on the host, balanced over IoU bands, and in full bands over policy versions."""
 
     def __init__(self, capacity: int, side: int):
         """An empty buffer for coarse masks of `side` x `side`.
@@ -78,6 +95,7 @@ class PairBuffer:
         """
         self.side, self._per_band = side, max(capacity // BANDS, 1)
         bits = -(-side * side // 8)
+        self._hashes = np.zeros((0,), np.uint64)
         self._rows: dict[str, np.ndarray] = {
             "example_ids": np.zeros((0,), np.int32),
             "crops": np.zeros((0, 4), np.float32),
@@ -91,16 +109,18 @@ class PairBuffer:
         return len(self._rows["iou"])
 
     def add(self, pairs: CoarsePairs) -> None:
-        """Takes the pairs that are no padding; within a full band the newest are kept."""
+        """Takes the pairs that are no padding; a full band keeps equally many of every version (`pair_keeping`)."""
         fresh = {name: np.asarray(getattr(pairs, name)) for name in FIELDS}
-        real = fresh["example_ids"] >= 0
-        rows = {name: np.concatenate([self._rows[name], fresh[name][real]]) for name in FIELDS}
+        fresh = {name: values[fresh["example_ids"] >= 0] for name, values in fresh.items()}
+        rows = {name: np.concatenate([self._rows[name], fresh[name]]) for name in FIELDS}
+        hashes = np.concatenate([self._hashes, content_hash(fresh)])
         band = np.minimum((rows["iou"] * BANDS).astype(int), BANDS - 1)
-        newer = np.zeros(len(band), int)
+        kept = np.zeros(len(band), bool)
         for number in range(BANDS):
             inside = np.flatnonzero(band == number)
-            newer[inside] = len(inside) - 1 - np.arange(len(inside))
-        self._rows = {name: values[newer < self._per_band] for name, values in rows.items()}
+            kept[inside] = kept_of_versions(rows["policy_version"][inside], hashes[inside], self._per_band)
+        self._rows = {name: values[kept] for name, values in rows.items()}
+        self._hashes = hashes[kept]
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as named arrays, for a checkpoint."""
@@ -109,6 +129,7 @@ class PairBuffer:
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes back what `state` gave."""
         self._rows = {name: np.asarray(state[name]) for name in FIELDS}
+        self._hashes = content_hash(self._rows)
 
     def save(self, file: Path, process: int = 0, processes: int = 1) -> Path:
         """Writes the pairs as `.npz`, every process its own: `pairs.npz`, or of several `pairs-0-of-2.npz` beside it.
@@ -148,9 +169,21 @@ class PairBuffer:
             bits.reshape(self.side, self.side).astype(bool),
         )
 
+    def provenance(self, index: int) -> Provenance:
+        """Where one pair comes from."""
+        rows = self._rows
+        return Provenance(
+            "rollout", int(rows["example_ids"][index]), rows["crops"][index], float(rows["iou"][index]),
+            int(rows["policy_version"][index]),
+        )  # fmt: skip
+
     def example_ids(self) -> Int[np.ndarray, " N"]:
         """The examples all pairs answer."""
         return self._rows["example_ids"]
+
+    def crops(self) -> Float[np.ndarray, "N 4"]:
+        """The crop rectangles of all pairs, in units of the image."""
+        return self._rows["crops"]
 
 
 def _files_of_processes(file: Path) -> list[Path]:

@@ -14,19 +14,19 @@ from jax.sharding import Mesh
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
+from moonseg_jax.crop_features import feature_source
 from moonseg_jax.errors import UserError
-from moonseg_jax.evaluate import Decoder, coarse_evaluation, held_out_scenes, mask_metrics
+from moonseg_jax.evaluate import coarse_evaluation, held_out_scenes
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.reference_kl import make_reference_kl
-from moonseg_jax.learner.refiner import make_refiner_step
+from moonseg_jax.learner.refiner import make_crop_encoder, make_refiner_step
 from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
-from moonseg_jax.pair_source import PairSource, stack_pairs
 from moonseg_jax.pairs import PairBuffer
 from moonseg_jax.policy import Policy, load_policy
-from moonseg_jax.refine import Refiner
+from moonseg_jax.refiner_evaluation import refined_evaluation
 from moonseg_jax.rl_programs import rl_programs, rl_sampling
 from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
@@ -35,6 +35,7 @@ from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
+from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
 from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
 
@@ -145,16 +146,24 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
         params = load_weights(Path(config.start_from), REFINER, head_shapes(head, width))
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = put_replicated(mesh, init_state({"refiner": params}, optimizer))
-    frozen = put_replicated(mesh, policy_params)
 
-    buffer = PairBuffer.load(Path(config.pairs), config.model.vision.crop)
-    pairs = PairSource(buffer, open_split(config.data, config.train_split))
+    pairs = training_pairs(
+        open_split(config.data, config.train_split), file=Path(config.pairs) if config.pairs else None,
+        pairs_from=config.pairs_from, count=config.pair_count, side=config.model.vision.crop,
+        jitter=config.box_jitter, seed=config.seed,
+    )  # fmt: skip
+    require_batch(pairs, config.images_per_batch, jax.process_count())
+    source = feature_source(
+        pairs, make_crop_encoder(policy.model), policy_params, mesh, identity_share=config.identity_share,
+        cache=config.cache_features, limit_gib=config.feature_cache_gib,
+    )  # fmt: skip
     loader = scene_batches(
-        pairs, stack_pairs, images_per_batch=config.images_per_batch // jax.process_count(), seed=config.seed,
-        shard_index=jax.process_index(), shard_count=jax.process_count(), threads=config.loader_threads,
+        source.items, source.collate, images_per_batch=config.images_per_batch // jax.process_count(),
+        seed=config.seed, shard_index=jax.process_index(), shard_count=jax.process_count(),
+        threads=config.loader_threads,
     )  # fmt: skip
     update = make_refiner_step(
-        policy.model, head, optimizer, kind=config.mask_loss, best_of_masks=config.best_of_masks,
+        head, optimizer, kind=config.mask_loss, best_of_masks=config.best_of_masks,
         boundary_weight=config.boundary_weight, dice_weight=config.dice_weight, iou_weight=config.iou_weight,
         average_decay=config.average_decay,
     )  # fmt: skip
@@ -166,9 +175,11 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     if resume:
         state = loop.restore(state, loader)
     read = loop.clock.timed("data", lambda: next(loader))
+    encode, update = loop.clock.timed("encode", source.batch), loop.clock.timed("learn", update)
     with jax.set_mesh(mesh), loop:
+        loop.note(f"{len(pairs)} pairs: {pairs.description()}")
         for step in loop.steps():
-            state, sums = update(state, frozen, *put_batch(mesh, read()))
+            state, sums = update(state, *encode(read()))
             loop.after_step(step, state, loader, sums)
 
 
@@ -247,24 +258,11 @@ def _held_out(config: LoopConfig, policy: Policy, *, sampled: bool = False) -> A
 
 
 def _refined_held_out(config: RefinerConfig, policy: Policy, policy_params: Any) -> Any:
-    """Held-out figures after refinement; the coarse masks are the policy's and are drawn once."""
     scenes = held_out_scenes(open_split(config.data, config.eval_split), config.eval_scenes)
-    decoder = Decoder(policy, images=16, phrases=config.phrases_per_image, crops=config.crops)
-    predictions = decoder(policy_params, scenes)
-    coarse = [prediction.mask() for prediction in predictions]
-    refiner = Refiner(policy, policy_params, None)
-
-    def evaluate(averaged: Any) -> dict[str, float]:
-        refiner.replace_head(averaged["refiner"])
-        images = [prediction.example.image for prediction in predictions]
-        refined = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
-        before, after = (
-            mask_metrics(predictions, coarse).summary(),
-            mask_metrics(predictions, [r.mask for r in refined]),
-        )
-        return {**after.summary(), "coarse_miou": before["miou"], "coarse_biou_2px": before["biou_2px"]}
-
-    return evaluate
+    evaluate = refined_evaluation(
+        policy, policy_params, scenes, phrases=config.phrases_per_image, crops=config.crops
+    )  # fmt: skip
+    return lambda averaged: evaluate(averaged["refiner"])
 
 
 def _export_policy(config: LoopConfig) -> Any:

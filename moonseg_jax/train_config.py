@@ -210,8 +210,22 @@ class RefinerConfig(LoopConfig):
     """Folder with policy weights: its vision encoder, frozen, feeds the head."""
     start_from: str | None = None
     """Folder with refiner weights to start from; None starts from scratch."""
-    pairs: str
-    """File of pairs written by an RL run; where several processes wrote theirs beside it, all of them are read."""
+    pairs: str | None = None
+    """File of pairs written by an RL run; where several processes wrote theirs beside it, all of them are read. None:
+    there is none, and all pairs are synthetic."""
+    pairs_from: Literal["rollouts", "synthetic", "both"] = "rollouts"
+    """Where coarse masks come from: the policy's rollouts; the ground truth of the same examples, corrupted, in crops
+    of jittered boxes; or half of the pairs each."""
+    pair_count: int | None = None
+    """Pairs learned from, whatever their source; None takes as many as the file holds."""
+    box_jitter: float = 0.1
+    """Boxes of synthetic pairs are moved and stretched by up to this share of their width and height."""
+    identity_share: float = 0.0
+    """Share of each batch whose coarse mask is the ground truth itself, so that right masks are left alone."""
+    cache_features: bool = True
+    """Encode every image crop once and keep its features in host memory; False encodes crops at every step."""
+    feature_cache_gib: float = 4.0
+    """Most memory of these features, in GiB per process; more is refused before anything runs."""
     mask_loss: Literal["bce", "focal"] = "bce"
     best_of_masks: bool = True
     """Only the best of the mask candidates is supervised; False supervises all."""
@@ -219,6 +233,33 @@ class RefinerConfig(LoopConfig):
     """Extra weight of pixels near the true boundary."""
     dice_weight: float = 1.0
     iou_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuses sources without what they need, and shares that are none.
+
+        Raises:
+          ConfigError: names the setting and the remedy; and see `LoopConfig`.
+        """
+        super().__post_init__()
+        if self.pairs_from not in ("rollouts", "synthetic", "both"):
+            raise ConfigError(f"pairs_from is {self.pairs_from!r}: it must be rollouts, synthetic or both")
+        if self.pair_count is not None:
+            _require_counts({"pair_count": self.pair_count})
+        if self.pairs is None and self.pairs_from != "synthetic":
+            raise ConfigError(
+                f"pairs_from is {self.pairs_from}, but pairs is None: name the pairs.npz of an RL run, or set "
+                "pairs_from to synthetic"
+            )
+        if self.pairs is None and self.pair_count is None:
+            raise ConfigError("pair_count is None, and so is pairs: say how many synthetic pairs there shall be")
+        if not 0 <= self.identity_share <= 1:
+            raise ConfigError(f"identity_share is {self.identity_share}: a share lies in 0 to 1")
+        if not 0 <= self.box_jitter < 1:
+            raise ConfigError(f"box_jitter is {self.box_jitter}: it must be at least 0 and below 1")
+        if not self.feature_cache_gib > 0:
+            raise ConfigError(
+                f"feature_cache_gib is {self.feature_cache_gib}: it must be above 0; cache_features False keeps nothing"
+            )
 
 
 STAGES = {"sft": SftConfig, "rl": RlConfig, "refiner": RefinerConfig}

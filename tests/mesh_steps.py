@@ -12,7 +12,7 @@ from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 from moonseg_jax.batch import prompt_batch, target_batch, true_mask
 from moonseg_jax.learner.policy import make_policy_step
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
-from moonseg_jax.learner.refiner import make_refiner_step
+from moonseg_jax.learner.refiner import make_crop_encoder, make_refiner_step
 from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.model.refiner import init_head, make_head
@@ -84,8 +84,9 @@ def refiner_step(mesh: Mesh) -> Results:
     head = make_head(config)
     state = put_replicated(mesh, init_state({"refiner": init_head(head, config.vision.width, 0)}, OPTIMIZER))
     frozen = put_replicated(mesh, micro_params())
+    encode = make_crop_encoder(policy.model)
     step = make_refiner_step(
-        policy.model, head, OPTIMIZER, kind="focal", best_of_masks=True, boundary_weight=2.0, dice_weight=1.0,
+        head, OPTIMIZER, kind="focal", best_of_masks=True, boundary_weight=2.0, dice_weight=1.0,
         iou_weight=0.2, average_decay=0.9,
     )  # fmt: skip
     share = IMAGES // jax.process_count()
@@ -93,7 +94,8 @@ def refiner_step(mesh: Mesh) -> Results:
     truth = np.stack([true_mask(example) for example in mine])
     pixels = (np.stack([example.image for example in mine]), np.roll(truth, 3, axis=2), truth)
     with jax.set_mesh(mesh):
-        state, sums = step(state, frozen, *put_batch(mesh, pixels))
+        crops, coarse, truth = put_batch(mesh, pixels)
+        state, sums = step(state, encode(frozen, crops), coarse, truth)
     return collect(sums=sums, params=state.params, averaged=state.averaged)
 
 

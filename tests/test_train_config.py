@@ -11,11 +11,16 @@ from moonseg_jax.config_file import config_text, load_config, with_overrides
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig, preset
 from moonseg_jax.run_directory import RunDirectory
-from moonseg_jax.train_config import RlConfig
+from moonseg_jax.train_config import RefinerConfig, RlConfig
 
 RL = RlConfig(
     model=micro(), data="", start_from="", steps=8, images_per_batch=6, eval_every=4, checkpoint_every=4,
     optimizer=OptimizerConfig(),
+)  # fmt: skip
+
+REFINER = RefinerConfig(
+    model=micro(), data="", policy="", pairs="pairs.npz", steps=8, images_per_batch=6, eval_every=4,
+    checkpoint_every=4, optimizer=OptimizerConfig(),
 )  # fmt: skip
 
 
@@ -90,3 +95,31 @@ def test_a_score_function_may_take_several_steps_where_it_is_corrected():
     dataclasses.replace(RL, loss=corrected, updates_per_rollout=4)
     assert not corrected.needs_old_log_probs
     assert PolicyLossConfig(correction_cap=2.0).needs_old_log_probs and not PolicyLossConfig().needs_old_log_probs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": None}, "pairs_from is rollouts, but pairs is None: name the pairs.npz of an RL run, or set"),
+        ({"pairs": None, "pairs_from": "both", "pair_count": 9}, "pairs_from is both, but pairs is None"),
+        ({"pairs": None, "pairs_from": "synthetic"}, "pair_count is None, and so is pairs: say how many"),
+        ({"pairs_from": "rollout"}, "pairs_from is 'rollout': it must be rollouts, synthetic or both"),
+        ({"pair_count": 0}, "pair_count is 0: it must be at least 1"),
+        ({"identity_share": 1.5}, "identity_share is 1.5: a share lies in 0 to 1"),
+        ({"identity_share": -0.1}, "identity_share is -0.1"),
+        ({"box_jitter": 1.0}, "box_jitter is 1.0: it must be at least 0 and below 1"),
+        ({"feature_cache_gib": 0.0}, "feature_cache_gib is 0.0: it must be above 0; cache_features False"),
+    ],
+)
+def test_refiner_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(REFINER, **changes)
+
+
+def test_synthetic_pairs_alone_need_no_file():
+    config = dataclasses.replace(REFINER, pairs=None, pairs_from="synthetic", pair_count=9)
+    words = ["--pairs-from", "both", "--pairs", "mine.npz", "--identity-share", "0.1", "--no-cache-features"]
+    changed = with_overrides(config, words, prog="test")
+    assert (changed.pairs, changed.pairs_from, changed.identity_share, changed.cache_features, changed.pair_count) == (
+        "mine.npz", "both", 0.1, False, 9,
+    )  # fmt: skip

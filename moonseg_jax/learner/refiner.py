@@ -93,6 +93,20 @@ def refiner_sums(
     }
 
 
+CropEncoder = Callable[[Any, UInt8[Array, "N S S 3"]], tuple[Float[Array, "N gg W"], Float[Array, "N gg W"]]]
+"""(policy's parameters, image crops) → final and early features, jitted."""
+
+
+def make_crop_encoder(model: Moondream) -> CropEncoder:
+    """The frozen half of the refiner: what the policy's vision encoder says of image crops."""
+
+    @jax.jit
+    def encode(params: Any, crops: Array) -> Any:
+        return model.apply({"params": params}, crops, method="encode_crops")
+
+    return encode
+
+
 class Unrolled(NamedTuple):
     """What passes from one iteration of a gradient step to the next."""
 
@@ -105,7 +119,6 @@ class Unrolled(NamedTuple):
 
 
 def make_refiner_step(
-    model: Moondream,
     head: RefinementHead,
     optimizer: optax.GradientTransformation,
     *,
@@ -116,9 +129,9 @@ def make_refiner_step(
     iou_weight: float,
     average_decay: float,
 ) -> Callable[..., tuple[LearnerState, dict[str, SumAndCount]]]:
-    """A gradient step: (state, policy parameters, crops, coarse, truth) → (state, sums).
+    """A gradient step: (state, features, coarse, truth) → (state, sums).
 
-    Parameters are `{"refiner": …}`; the policy's vision encoder is read and never changed. Every iteration is
+    Parameters are `{"refiner": …}`; features are the final and early ones of `make_crop_encoder`. Every iteration is
     supervised on the mask it makes of the one before. Gradients do not cross iterations, so one compiled program
     runs once per iteration and adds up: compiling and memory do not grow with their number.
     """
@@ -128,11 +141,10 @@ def make_refiner_step(
         return (sums["mask"][0] + iou_weight * sums["iou"][0]) / (sums["mask"][1] * parts)
 
     @jax.jit
-    def start(params: Any, policy: Any, crops: Array, coarse: Array) -> tuple[Any, Unrolled]:
-        features = model.apply({"params": policy}, crops, method="encode_crops")
+    def start(params: Any, coarse: Array) -> Unrolled:
         zero = (jnp.zeros(()), jnp.zeros(()))
         sums = {name: zero for name in ("mask", "iou", "refined_iou")}
-        return features, Unrolled(coarse.astype(jnp.float32), jax.tree.map(jnp.zeros_like, params), sums)
+        return Unrolled(coarse.astype(jnp.float32), jax.tree.map(jnp.zeros_like, params), sums)
 
     @functools.partial(jax.jit, donate_argnums=2)
     def iterate(params: Any, features: Any, so_far: Unrolled, truth: Array) -> Unrolled:
@@ -157,12 +169,11 @@ def make_refiner_step(
 
     def step(
         state: LearnerState,
-        policy: Any,
-        crops: UInt8[Array, "N S S 3"],
+        features: tuple[Float[Array, "N gg W"], Float[Array, "N gg W"]],
         coarse: Bool[Array, "N S S"],
         truth: Bool[Array, "N S S"],
     ) -> tuple[LearnerState, dict[str, SumAndCount]]:
-        features, unrolled = start(state.params, policy, crops, coarse)
+        unrolled = start(state.params, coarse)
         for _ in range(iterations):
             unrolled = iterate(state.params, features, unrolled, truth)
         state, norm = finish(state, unrolled.gradients, unrolled.sums)

@@ -52,6 +52,24 @@ def test_pixel_loss_and_dice(kind):
     np.testing.assert_allclose(got, mean + 0.7 * dice, rtol=1e-5)
 
 
+def test_losses_of_an_undecided_mask_worked_by_hand():
+    # Every probability is a half: BCE ln 2, focal a quarter of it; Dice 1 - (2 * 1/2 + 1) / (4 * 1/2 + 1 + 1).
+    truth, even = jnp.array([[True, False], [False, False]]), jnp.ones((2, 2))
+    for kind, pixel in (("bce", np.log(2)), ("focal", np.log(2) / 4)):
+        np.testing.assert_allclose(mask_losses(jnp.zeros((2, 2)), truth, even, kind, 0.0), pixel, rtol=1e-6)
+        np.testing.assert_allclose(mask_losses(jnp.zeros((2, 2)), truth, even, kind, 3.0), pixel + 1.5, rtol=1e-6)
+
+
+def test_dice_of_a_wrong_mask_is_nearly_one_and_of_a_right_one_nothing():
+    truth, logits = jnp.array([[True, False], [True, False]]), jnp.array([[50.0, -50.0], [50.0, -50.0]])
+    dice = [
+        mask_losses(sign * logits, truth, jnp.ones((2, 2)), "focal", 1.0)
+        - mask_losses(sign * logits, truth, jnp.ones((2, 2)), "focal", 0.0)
+        for sign in (1, -1)
+    ]
+    np.testing.assert_allclose(dice, [0.0, 1 - 1 / 5], atol=1e-5)
+
+
 def test_true_iou_counts_thresholded_pixels():
     truth = jnp.array([[[True, True], [False, False]], [[False, False], [False, False]]])
     logits = jnp.array([[[3.0, -1.0], [0.1, -9.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
@@ -116,7 +134,8 @@ class SmallHead(nn.Module):
         return gain[:, None, None] * moved[:, None], jnp.broadcast_to(scores, (len(mask), 3))
 
 
-def test_a_step_adds_up_the_gradients_of_its_iterations():
+@pytest.mark.parametrize("options", [OPTIONS, {**OPTIONS, "kind": "focal", "best_of_masks": False}])
+def test_a_step_adds_up_the_gradients_of_its_iterations(options):
     policy, frozen = micro_policy(), micro_params()
     rng = np.random.default_rng(2)
     crops = rng.integers(0, 256, (2, 48, 48, 3), np.uint8)
@@ -131,16 +150,16 @@ def test_a_step_adds_up_the_gradients_of_its_iterations():
         mask, total = coarse.astype(jnp.float32), 0.0
         for _ in range(3):
             logits, scores = head.apply({"params": params["refiner"]}, *features, mask)
-            sums = refiner_sums(logits, scores, truth, **OPTIONS)
+            sums = refiner_sums(logits, scores, truth, **options)
             total += (sums["mask"][0] + 0.2 * sums["iou"][0]) / 6
             mask = jax.lax.stop_gradient(jax.nn.sigmoid(logits[:, 2]))
         return total, sums["refined_iou"][0]
 
     (value, picked), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     step = make_refiner_step(
-        policy.model, head, optax.sgd(0.1), **OPTIONS, iou_weight=0.2, average_decay=0.0
+        head, optax.sgd(0.1), **options, iou_weight=0.2, average_decay=0.0
     )  # fmt: skip
-    state, sums = step(init_state(jax.tree.map(jnp.copy, params), optax.sgd(0.1)), frozen, crops, coarse, truth)
+    state, sums = step(init_state(jax.tree.map(jnp.copy, params), optax.sgd(0.1)), features, coarse, truth)
     np.testing.assert_allclose((sums["mask"][0] + 0.2 * sums["iou"][0]) / sums["mask"][1], value, rtol=1e-5)
     np.testing.assert_allclose(sums["refined_iou"][0] / sums["refined_iou"][1], picked / 2, rtol=1e-5)
     np.testing.assert_allclose(sums["gradient_norm"][0], optax.global_norm(gradients), rtol=1e-4)
