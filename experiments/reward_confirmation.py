@@ -1,6 +1,6 @@
 """Confirmation: do the best shape and plain IoU beat continued supervised training of equal time, over eight seeds?
 
-moonseg sweep experiments/reward_confirmation.py --start-from runs/shapes_tiny-sft/best --out runs/reward_confirmation
+moonseg sweep experiments/reward_confirmation.py --out runs/reward_confirmation
 moonseg sweep --summarise runs/reward_confirmation
 
 Run it after `experiments/reward_shapes.py`, with the shape that did best there in `SHAPES`. Seeds differ from those of

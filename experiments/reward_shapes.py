@@ -2,7 +2,7 @@
 
 moonseg data build shapes --level 2 --train 40000 --out data/shapes
 moonseg rewards compare RUN --sweep experiments/reward_shapes.py     what they would teach, before any is trained with
-moonseg sweep experiments/reward_shapes.py --start-from runs/shapes_tiny-sft/best --out runs/reward_shapes
+moonseg sweep experiments/reward_shapes.py --out runs/reward_shapes
 moonseg sweep --summarise runs/reward_shapes
 
 `experiments/reward_confirmation.py` is the second round, for the shape that did best.
@@ -15,10 +15,13 @@ import dataclasses
 from moonseg_jax.config import tiny
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.predict import shipped
 from moonseg_jax.sweep.trial import Sweep, Trial
 from moonseg_jax.train_config import RlConfig
 
-DATA, START = "data/shapes", "runs/shapes_tiny-sft/best"
+DATA = "data/shapes"
+START = str(shipped("sft"))
+"""The supervised policy that comes with the package, so that anyone can run the study."""
 METRIC = "miou"
 """What arms are judged by: greedy paths before refinement, on the whole held-out split."""
 BASELINE = "iou"
