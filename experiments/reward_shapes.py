@@ -15,7 +15,7 @@ import dataclasses
 from moonseg_jax.config import tiny
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.optimizers import OptimizerConfig
-from moonseg_jax.predict import shipped
+from moonseg_jax.shipped import shipped
 from moonseg_jax.sweep.trial import Sweep, Trial
 from moonseg_jax.train_config import RlConfig
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from moonseg_jax.paths.svg import path_text
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refined, Refiner, load_refiner, refine_predictions, refiner_folder
 from moonseg_jax.segmentation import Segmentation
+from moonseg_jax.shipped import shipped
 from moonseg_jax.types import Example, Scene
 from moonseg_jax.weights import load_model_config
 
@@ -90,11 +90,6 @@ class Segmenter:
             drawn_box=(cx, cy, width, height), box=(x0, y0, x1, y1), polygons=prediction.polygons,
             coarse_mask=prediction.mask(), mask=final.mask, status=final.status, score=final.score,
         )  # fmt: skip
-
-
-def shipped(name: str) -> Path:
-    """Folder of a checkpoint shipped with the package: `sft`, `rl` or `refiner`."""
-    return Path(str(resources.files("moonseg_jax") / "assets" / "shapes_tiny" / name))
 
 
 def find_weights(

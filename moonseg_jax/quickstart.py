@@ -18,11 +18,11 @@ from moonseg_jax.compilation import compiled_programs
 from moonseg_jax.config_file import load_config
 from moonseg_jax.evaluate import held_out_scenes
 from moonseg_jax.judge import Judgement, judge
-from moonseg_jax.predict import shipped
 from moonseg_jax.report.run import write_run_report
 from moonseg_jax.report.selection import worst_typical_best
 from moonseg_jax.report.store import save_gallery
 from moonseg_jax.run_directory import RunDirectory, write_json
+from moonseg_jax.shipped import shipped
 from moonseg_jax.train import run_refiner, run_rl, run_sft
 from moonseg_jax.train_config import LoopConfig
 

@@ -11,8 +11,8 @@ from moonseg_jax.batch import true_mask
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
 from moonseg_jax.judge import evaluate_checkpoint
-from moonseg_jax.predict import shipped
 from moonseg_jax.refine import Refiner
+from moonseg_jax.shipped import shipped
 from moonseg_jax.status import EMPTY_PATH, NOT_ASKED, REFINED
 
 SETTINGS = {"data": None, "split": "val", "scenes": 3, "seed": 0}

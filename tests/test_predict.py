@@ -13,7 +13,8 @@ from moonseg_jax.evaluate import Prediction
 from moonseg_jax.paths.fill import fill
 from moonseg_jax.paths.path_file import read_path
 from moonseg_jax.paths.svg import parse_polygons
-from moonseg_jax.predict import Segmenter, shipped
+from moonseg_jax.predict import Segmenter
+from moonseg_jax.shipped import shipped
 from moonseg_jax.status import EMPTY_COARSE, EMPTY_PATH, NOT_ASKED, REFINED, STATUSES
 
 SCENE = generate_scene(4_000, 0, 2, "val")

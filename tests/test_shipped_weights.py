@@ -9,10 +9,10 @@ import pytest
 from data_pipelines.shapes.scene import generate_scene
 from moonseg_jax.batch import prompt_batch
 from moonseg_jax.policy import load_policy
-from moonseg_jax.predict import shipped
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import GREEDY
 from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.shipped import shipped
 from moonseg_jax.types import FINISH_CLOSED
 
 SCENES = 16

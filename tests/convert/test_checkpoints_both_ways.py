@@ -25,8 +25,8 @@ from moonseg_jax.convert.pytorch import export_checkpoint, parse_size
 from moonseg_jax.convert.shapes import policy_shapes
 from moonseg_jax.errors import UserError
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.predict import shipped
 from moonseg_jax.sharding import make_mesh, replicated
+from moonseg_jax.shipped import shipped
 from moonseg_jax.weights import POLICY, load_model_config, save_weights
 
 TOY = official_checkpoints.toy()

@@ -14,8 +14,8 @@ from moonseg_jax.batch import true_mask
 from moonseg_jax.config import PRESETS, RefinerHeadConfig
 from moonseg_jax.model.refiner import init_head, make_head
 from moonseg_jax.policy import Policy, load_policy
-from moonseg_jax.predict import shipped
 from moonseg_jax.refine import cut, load_refiner, pixel_rectangle
+from moonseg_jax.shipped import shipped
 
 SCENES, LEVEL = 5_000, 2
 """Seed and level of the scenes."""

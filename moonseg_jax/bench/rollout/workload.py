@@ -14,7 +14,7 @@ from data_pipelines.shapes.scene import generate_scene
 from moonseg_jax.batch import prompt_batch
 from moonseg_jax.config import PRESETS, ModelConfig
 from moonseg_jax.policy import Policy, load_policy
-from moonseg_jax.predict import shipped
+from moonseg_jax.shipped import shipped
 from moonseg_jax.types import Example, PromptBatch
 
 LONGEST = 300
