@@ -26,9 +26,9 @@ DATA = "data/shapes_fresh"
 SEEDS = tuple(range(10, 16))
 BUDGET_SECONDS = 300.0
 SECONDS_PER_STEP = {"rl": 1.25, "sft": 0.55}
-"""Of one core of the machine that the study ran on; put in what `metrics.jsonl` says of short trials on the machine that the study runs on. Steps are
-fixed before a trial starts, so that learning rates fall as planned and a trial is a function of its config; the summary
-checks the seconds that were measured, and says by which number of steps they would be equal."""
+"""Of one CPU core of the machine that the study ran on; elsewhere put in what `metrics.jsonl` says of short trials.
+Steps are fixed before a trial starts, so that learning rates fall as planned and a trial is a function of its config;
+the summary checks the seconds that were measured, and says by which number of steps they would be equal."""
 
 
 def get_config(stage: str) -> SftConfig | RlConfig:
@@ -49,11 +49,16 @@ def rl() -> RlConfig:
 
 
 def sft() -> SftConfig:
-    """The supervised stage of `experiments/shapes_tiny.py` gone on with, at a fifth of its peak learning rates."""
+    """The supervised stage of `experiments/shapes_tiny.py` gone on with, at the rate that did it most good.
+
+    Its peak rates were tried at a fiftieth, a seventeenth and a fifth (see README.md).
+    """
     return SftConfig(
-        model=tiny(), data=reward_shapes.DATA, start_from=reward_shapes.START, steps=steps("sft"), images_per_batch=8,
-        phrases_per_image=6, average_decay=0.998, eval_every=steps("sft"), eval_scenes=16, checkpoint_every=200,
-        optimizer=OptimizerConfig(name="muon", learning_rate=1e-3, adam_learning_rate=8e-4, warmup_steps=50),
+        model=tiny(), data=DATA, start_from=reward_shapes.START, steps=steps("sft"), images_per_batch=8,
+        phrases_per_image=6, average_decay=0.98, eval_every=steps("sft"), eval_scenes=16, checkpoint_every=100,
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=1e-4, adam_learning_rate=8e-5, warmup_steps=20, final_fraction=0.1
+        ),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
+from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.commands_sweep import Sweep
@@ -322,6 +323,7 @@ Command = (
     | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Evidence, tyro.conf.subcommand("evidence")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[PathCommand, tyro.conf.subcommand("path")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -91,19 +91,27 @@ class Sweep:
     def _compare(self, folder: Path) -> None:
         from rich.console import Console
 
+        from moonseg_jax.refiner_evidence.tables import markdown
+        from moonseg_jax.sweep.evidence_tables import FILE as EVIDENCE_FILE
+        from moonseg_jax.sweep.evidence_tables import sweep_evidence
         from moonseg_jax.sweep.page import write_summary
         from moonseg_jax.sweep.summary import summarise
         from moonseg_jax.sweep.tables import TITLES, mean_table, test_tables, unfinished_table
+        from moonseg_jax.sweep.trial import REFINED_FIGURES
 
         summary = summarise(folder, self.baseline, self.time_tolerance)
-        files = write_summary(summary, folder)
+        files: tuple[Path, ...] = write_summary(summary, folder)
         console, missing = Console(), unfinished_table(summary)
         judged = [table for table in test_tables(summary) if table.title.startswith(TITLES[summary.judged_by])]
         for content in (mean_table(summary), *judged, *([missing] if missing else [])):
             table = _drawn(content)
             # A figure that is cut off or folded is none: lines longer than the terminal are wrapped by it.
             console.print(table, width=max(console.width, console.measure(table).maximum), crop=False)
-        for name, file in zip(("figures", "page"), files):
+        if summary.figures == REFINED_FIGURES:
+            tables = "\n".join(markdown(table) for table in sweep_evidence(folder))
+            (folder / EVIDENCE_FILE).write_text(tables, encoding="utf-8")
+            files = (*files, folder / EVIDENCE_FILE)
+        for name, file in zip(("figures", "page", "evidence"), files):
             console.print(f"{name:8} {file}", highlight=False, soft_wrap=True)
 
     def _refuse_idle(self, overrides: Sequence[str]) -> None:

@@ -19,12 +19,12 @@ from moonseg_jax.images import crops_needed
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import find_weights
 from moonseg_jax.refine import Refined, load_refiner, refine_predictions
+from moonseg_jax.refiner_evidence.evidence import Evidence
+from moonseg_jax.refiner_evidence.sources import EMBEDDED_LEVEL, EMBEDDED_SEED, CoarseFrom, gather, known_scenes
 from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
 Figures = dict[str, float]
-EMBEDDED_SEED, EMBEDDED_LEVEL = 5_000, 2
-"""Where evaluation without a data set takes its scenes."""
 REFINE_BATCH = 16
 """Crops that are refined side by side, unless another number is asked for."""
 
@@ -155,10 +155,7 @@ def evaluate_checkpoint(
       UserError: weights or data are missing or do not fit, or fewer than 0 iterations.
     """
     policy, refiner = find_weights(policy, refiner, refine=refine, iterations=iterations)
-    if data is None:
-        held_out = [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
-    else:
-        held_out = held_out_scenes(open_split(data, split, at_least=scenes), scenes)
+    held_out = _held_out(data, split, scenes, seed)
     result = judge(
         policy, refiner, held_out, phrases=2, seed=seed, baselines=True, iterations=iterations,
         refine_batch=refine_batch,
@@ -166,3 +163,52 @@ def evaluate_checkpoint(
     names = ("coarse", "refined", "sampled_miou", "baselines", "statuses", "iterations")
     figures = {name: getattr(result, name) for name in names}
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def judge_refinement(
+    *,
+    policy: Path | None,
+    refiner: Path | None,
+    coarse_from: Sequence[CoarseFrom],
+    data: Path | None,
+    split: str,
+    known: Path | None,
+    scenes: int,
+    phrases: int,
+    iterations: int | None,
+    refine_batch: int,
+    seed: int,
+) -> dict[CoarseFrom, Evidence]:
+    """What `moonseg evidence` says of a refiner, by source of the coarse masks.
+
+    Args:
+      policy: policy weights; None takes the shipped policy and refiner.
+      refiner: refiner weights; None takes those in the policy's folder.
+      coarse_from: sources, each once.
+      data: folder of a data set; None draws embedded scenes.
+      split: of that data set.
+      known: data set that the policy knows, see `known_scenes`; None draws embedded scenes.
+      scenes: how many of the first scenes.
+      phrases: judged per scene, the first ones.
+      iterations: calls of the refinement head, at least 1; None takes the model's.
+      refine_batch: crops that are refined side by side.
+      seed: of embedded scenes, samples, corruptions and errors.
+
+    Raises:
+      UserError: weights or data are missing or do not fit.
+    """
+    policy, refiner = find_weights(policy, refiner, refine=True, iterations=iterations)
+    assert refiner is not None, "refinement is asked for"
+    loaded, params = load_policy(policy)
+    head = load_refiner(refiner, loaded, params, refine_batch, iterations)
+    return gather(
+        head, loaded, params, _held_out(data, split, scenes, seed), known_scenes(known, "train"),
+        phrases=phrases, seed=seed, coarse_from=coarse_from,
+    )  # fmt: skip
+
+
+def _held_out(data: Path | None, split: str, scenes: int, seed: int) -> list[Scene]:
+    """The first scenes of a split, or embedded scenes that no training has seen."""
+    if data is None:
+        return [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
+    return held_out_scenes(open_split(data, split, at_least=scenes), scenes)

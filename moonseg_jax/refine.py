@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
@@ -17,7 +18,15 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
 from moonseg_jax.mask_cleaning import clean_mask
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.model.refiner import Refinement, RefinementHead, head_shapes, make_head, refine_best, refine_loop
+from moonseg_jax.model.refiner import (
+    Refinement,
+    RefinementHead,
+    head_shapes,
+    make_head,
+    refine_best,
+    refine_each,
+    refine_loop,
+)
 from moonseg_jax.pairs import MARGIN
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.policy import Policy
@@ -27,6 +36,8 @@ from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EM
 from moonseg_jax.weights import REFINER, load_weights
 
 Rectangle = tuple[int, int, int, int]
+Improvement = tuple[Float[np.ndarray, "iterations N S S"], Float[np.ndarray, "iterations N"]]
+"""Probabilities and predicted IoU of a batch of crops, after some of the iterations."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +84,7 @@ class Refiner:
         self._params = jax.device_put((encoder, head_params))
         self._head = make_head(policy.config)
         self._run = jax.jit(functools.partial(improve_crops, policy.model, self._head, self.iterations))
+        self._run_each = jax.jit(functools.partial(improve_crops_each, policy.model, self._head, self.iterations))
 
     @property
     def head_params(self) -> Any:
@@ -99,31 +111,74 @@ class Refiner:
         Raises:
           UserError: a batch does not fit the device's memory; names the batch that does.
         """
-        results = [Refined(mask=mask, status=EMPTY_COARSE, score=float("nan")) for mask in coarse]
+
+        def last(crops: np.ndarray, masks: np.ndarray) -> Improvement:
+            improved, scores = jax.device_get(self._run(*self._params, crops, masks))
+            return improved[None], scores[None]
+
+        return self._in_batches(last, images, boxes, coarse, 1)[0]
+
+    def refine_each(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        boxes: Sequence[Float[np.ndarray, " 4"]],
+        coarse: Sequence[Bool[np.ndarray, "H W"]],
+    ) -> list[list[Refined]]:
+        """What `refine` would give after 1, 2, … all iterations: one list per iteration, in one pass.
+
+        The program is another one than that of `refine`, compiled at the first call.
+
+        Raises:
+          UserError: a batch does not fit the device's memory; names the batch that does.
+        """
+
+        def each(crops: np.ndarray, masks: np.ndarray) -> Improvement:
+            return jax.device_get(self._run_each(*self._params, crops, masks))
+
+        return self._in_batches(each, images, boxes, coarse, self.iterations)
+
+    def _in_batches(
+        self,
+        improve: Callable[[np.ndarray, np.ndarray], Improvement],
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        boxes: Sequence[Float[np.ndarray, " 4"]],
+        coarse: Sequence[Bool[np.ndarray, "H W"]],
+        kept: int,
+    ) -> list[list[Refined]]:
+        """Crops, improves, pastes and cleans; `kept` lists, one for each iteration that `improve` gives."""
+        unrefined = [Refined(mask=mask, status=EMPTY_COARSE, score=float("nan")) for mask in coarse]
         waiting: list[tuple[int, Rectangle]] = []
         for i, mask in enumerate(coarse):
             found = _crop_of(boxes[i], mask)
             if isinstance(found, str):
-                results[i] = dataclasses.replace(results[i], status=found)
+                unrefined[i] = dataclasses.replace(unrefined[i], status=found)
             else:
                 waiting.append((i, found))
         if waiting:
             held, free = bytes_of(self._params), device_memory()
             require_memory(self._config, self._head, self._batch, parameters=held, available=free)
+        results = [list(unrefined) for _ in range(kept)]
         for start in range(0, len(waiting), self._batch):
             part = waiting[start : start + self._batch]
             crops = np.zeros((self._batch, self.side, self.side, 3), np.uint8)
             masks = np.zeros((self._batch, self.side, self.side), np.float32)
             for row, (i, rectangle) in enumerate(part):
                 crops[row], masks[row] = cut(images[i], coarse[i], rectangle, self.side)
-            improved, scores = jax.device_get(self._run(*self._params, crops, masks))
-            for row, (i, rectangle) in enumerate(part):
-                pasted = paste(to_rectangle(improved[row], rectangle) > 0.5, rectangle, coarse[i].shape)
-                if pasted.any():
-                    results[i] = Refined(mask=clean_mask(pasted), status=REFINED, score=float(scores[row]))
-                else:
-                    results[i] = dataclasses.replace(results[i], status=EMPTY_RESULT)
+            improved, scores = improve(crops, masks)
+            for number, of_iteration in enumerate(results):
+                for row, (i, rectangle) in enumerate(part):
+                    of_iteration[i] = _final(improved[number, row], float(scores[number, row]), rectangle, coarse[i])
         return results
+
+
+def _final(
+    probability: Float[np.ndarray, "S S"], score: float, rectangle: Rectangle, coarse: Bool[np.ndarray, "H W"]
+) -> Refined:
+    """A crop's mask at the image's resolution, cleaned; the coarse one where nothing is left of it."""
+    pasted = paste(to_rectangle(probability, rectangle) > 0.5, rectangle, coarse.shape)
+    if not pasted.any():
+        return Refined(mask=coarse, status=EMPTY_RESULT, score=float("nan"))
+    return Refined(mask=clean_mask(pasted), status=REFINED, score=score)
 
 
 def refine_predictions(refiner: Refiner | None, predictions: Sequence[Prediction]) -> list[Refined]:
@@ -223,6 +278,22 @@ def improve_crops(
     features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
     final, early = features
     return refine_best(head, head_params, final, early, coarse, iterations)
+
+
+def improve_crops_each(
+    model: Moondream,
+    head: RefinementHead,
+    iterations: int,
+    model_params: Any,
+    head_params: Any,
+    crops: UInt8[Array, "N S S 3"],
+    coarse: Float[Array, "N S S"],
+) -> tuple[Float[Array, "iterations N S S"], Float[Array, "iterations N"]]:
+    """What `improve_crops` would give after each of the iterations; arguments as there."""
+    features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
+    final, early = features
+    masks, scores = zip(*refine_each(head, head_params, final, early, coarse, iterations))
+    return jnp.stack(masks), jnp.stack(scores)
 
 
 def cut(

@@ -24,10 +24,10 @@ LAYERS = (
     {"evaluate", "refine", "refine_memory", "baselines", "rl_programs"},
     {"pair_source", "synthetic_pairs", "training_pairs", "crop_features", "refiner_evaluation"},
     {"train", "predict", "segmentation"},
-    {"report", "sweep", "plan", "clean", "bench"},
+    {"report", "refiner_evidence", "sweep", "plan", "clean", "bench"},
     {"judge", "reward_compare"},
     {"quickstart", "ship"},
-    {"commands_convert", "commands_bench", "commands_path", "commands_rewards", "commands_sweep"},
+    {"commands_convert", "commands_bench", "commands_path", "commands_rewards", "commands_sweep", "commands_evidence"},
     {"commands"},
     {"cli"},
 )

@@ -240,15 +240,17 @@ def refine_loop(
     return refinement
 
 
-def refine_best(
+def refine_each(
     head: RefinementHead,
     params: dict,
     final: Float[Array, "N gg W"],
     early: Float[Array, "N gg W"],
     coarse: Float[Array, "N S S"],
     iterations: int,
-) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
-    """The last best mask of `refine_loop`, as probabilities, and its predicted IoU; draws no other candidate.
+) -> list[tuple[Float[Array, "N S S"], Float[Array, " N"]]]:
+    """The best mask of every iteration of `refine_loop`, as probabilities, and its predicted IoU.
+
+    Draws no other candidate.
 
     Args:
       head: the module; `params` are its parameters.
@@ -260,9 +262,22 @@ def refine_best(
     if jax.default_backend() == "cpu":
         head = head.clone(on_cpu=True)
     fused: Any = head.apply({"params": params}, final, early, method="fuse")
-    mask, iou = coarse.astype(fused.dtype), jnp.zeros(())
+    mask, steps = coarse.astype(fused.dtype), []
     # Unrolled for the reason given in `refine_loop`.
     for _ in range(iterations):
         improved: Any = head.apply({"params": params}, fused, mask, method="improve_best")
         mask, iou = improved
-    return mask, jnp.max(iou, axis=-1)
+        steps.append((mask, jnp.max(iou, axis=-1)))
+    return steps
+
+
+def refine_best(
+    head: RefinementHead,
+    params: dict,
+    final: Float[Array, "N gg W"],
+    early: Float[Array, "N gg W"],
+    coarse: Float[Array, "N S S"],
+    iterations: int,
+) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
+    """What `refine_each` ends with."""
+    return refine_each(head, params, final, early, coarse, iterations)[-1]

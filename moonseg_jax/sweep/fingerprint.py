@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.source import open_split
-from moonseg_jax.train_config import RlConfig, SftConfig
-from moonseg_jax.weights import POLICY
+from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
+from moonseg_jax.weights import POLICY, REFINER
 
 
-def data_fingerprint(config: SftConfig | RlConfig) -> str:
+def data_fingerprint(config: LoopConfig) -> str:
     """Of the data set and its two splits; data sets with equal manifests have equal records.
 
     Raises:
@@ -26,13 +26,17 @@ def data_fingerprint(config: SftConfig | RlConfig) -> str:
     )
 
 
-def start_fingerprint(config: SftConfig | RlConfig) -> str:
-    """Of the bytes of the weights that a trial starts from; of names and sizes alone for an imported checkpoint,
-    which may be of many gigabytes. `scratch` where it starts from none."""
-    if config.start_from is None:
-        return "scratch"
-    folder = Path(config.start_from)
-    weights = folder / f"{POLICY}.safetensors"
+def start_fingerprint(config: SftConfig | RlConfig | RefinerConfig) -> str:
+    """Of the bytes of the weights that a trial starts from, a refiner's policy included; of names and sizes alone for
+    an imported checkpoint, which may be of many gigabytes. `scratch` where it starts from none."""
+    if isinstance(config, RefinerConfig):
+        head = "scratch" if config.start_from is None else _weights_fingerprint(Path(config.start_from), REFINER)
+        return fingerprint([_weights_fingerprint(Path(config.policy), POLICY), head])
+    return "scratch" if config.start_from is None else _weights_fingerprint(Path(config.start_from), POLICY)
+
+
+def _weights_fingerprint(folder: Path, name: str) -> str:
+    weights = folder / f"{name}.safetensors"
     if weights.is_file():
         with open(weights, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -6,6 +6,7 @@ DIR/trials/NAME/trial.json     arm, seed, budget and config of a trial
                /lock           held by the process that runs it; the system lets go when that process dies
                /run/           its run: metrics, checkpoints, weights
                /result.json    there once it is finished
+               /evidence.json  of a refiner: what it does, by source of the coarse masks, iteration, size and start
                /error.txt      why it failed, where it did
 """
 
@@ -38,6 +39,7 @@ class TrialFolder:
         self.path = path
         self.run = path / "run"
         self.result, self.error, self._record = path / "result.json", path / "error.txt", path / "trial.json"
+        self.evidence = path / "evidence.json"
 
     @property
     def status(self) -> Status:

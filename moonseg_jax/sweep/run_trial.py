@@ -17,9 +17,10 @@ from moonseg_jax.run_directory import METRICS_FILE, RunDirectory, read_metrics, 
 from moonseg_jax.sweep.evaluation import start_figures, whole_split_figures
 from moonseg_jax.sweep.fingerprint import data_fingerprint, start_fingerprint
 from moonseg_jax.sweep.folder import TrialFolder
+from moonseg_jax.sweep.refiner_evaluation import refiner_figures
 from moonseg_jax.sweep.trial import Trial
-from moonseg_jax.train import run_rl, run_sft
-from moonseg_jax.train_config import RlConfig, SftConfig
+from moonseg_jax.train import run_refiner, run_rl, run_sft
+from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
 
 WEIGHTS = "last"
 """What is judged: the last averaged weights, so that nothing is chosen by held-out scenes."""
@@ -59,13 +60,19 @@ def run_trial(trial: Trial, folder: TrialFolder, out: Path, eval_phrases: int) -
 def _result(trial: Trial, folder: TrialFolder, out: Path, eval_phrases: int) -> dict[str, Any]:
     config = trial.config
     data, start_weights = data_fingerprint(config), start_fingerprint(config)
-    start = start_figures(out, config, eval_phrases)
+    # Before training, so that weights that cannot be judged are found out at once.
+    start = None if isinstance(config, RefinerConfig) else start_figures(out, config, eval_phrases)
     run = _train(trial, folder)
+    weights = run.path / WEIGHTS
+    if isinstance(config, RefinerConfig):
+        figures, start = refiner_figures(weights, config, eval_phrases, folder.evidence)
+    else:
+        figures = whole_split_figures(weights, config, eval_phrases)
     device = jax.devices()[0]
     rows = read_metrics(run.path / METRICS_FILE)
     return {
         "arm": trial.arm, "seed": config.seed, "stage": trial.stage,
-        "figures": whole_split_figures(run.path / WEIGHTS, config, eval_phrases), "start": start,
+        "figures": figures, "start": start,
         "budget": trial.budget, "data": data, "start_weights": start_weights,
         "judged": {"eval_phrases": eval_phrases, "crops": config.crops},
         "train_seconds": train_seconds(rows, config), "wall_seconds": run.wall_seconds,
@@ -85,7 +92,9 @@ def _train(trial: Trial, folder: TrialFolder) -> RunDirectory:
             folder.discard_run()
         run = RunDirectory.create(folder.run, trial.stage, text)
     try:
-        if isinstance(config, RlConfig):
+        if isinstance(config, RefinerConfig):
+            run_refiner(config, run, resume)
+        elif isinstance(config, RlConfig):
             run_rl(config, run, resume)
         else:
             run_sft(config, run, resume)
@@ -103,7 +112,7 @@ def _has_checkpoint(run: Path) -> bool:
         checkpoints.close()
 
 
-def train_seconds(rows: list[dict[str, Any]], config: SftConfig | RlConfig) -> float:
+def train_seconds(rows: list[dict[str, Any]], config: LoopConfig) -> float:
     """Seconds of training as if nothing else had been done: the median seconds per step, times the steps.
 
     The median leaves out compiling, evaluation and what an interruption cost; supervised runs count their box steps

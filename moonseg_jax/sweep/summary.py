@@ -11,7 +11,7 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.sweep.folder import read_sweep
 from moonseg_jax.sweep.paired import Mean, PairedTest, mean_over_seeds, paired_test, with_holm
 from moonseg_jax.sweep.results import Result, Unfinished, read_results, refuse_unequal
-from moonseg_jax.sweep.trial import FIGURES
+from moonseg_jax.sweep.trial import FEWER_IS_BETTER, figures_of
 
 Tests = dict[str, dict[str, PairedTest]]
 """Figure → arm → test."""
@@ -36,10 +36,12 @@ class Summary:
 
     baseline: str
     judged_by: str
+    figures: tuple[str, ...]
+    """What trials were measured by, see `trial.figures_of`."""
     equal: str
     time_tolerance: float
     arms: Mapping[str, Arm]
-    """Best first by the figure that decides; fewer tokens are better, more of all else."""
+    """Best first by the figure that decides; fewer is better of `FEWER_IS_BETTER`, more of all else."""
     against_baseline: Tests
     """Arm less baseline, over the seeds that both have; the baseline itself is not among them."""
     against_start: Tests
@@ -80,35 +82,37 @@ def summarise(out: Path, baseline: str | None = None, time_tolerance: float | No
             f"{arms}; trials without a result: {open_trials}); run it, or name another with --baseline"
         )
     refuse_unequal(results, baseline, judgement["equal"], tolerance)
-    compared = _arms(results, judgement["judged_by"])
+    figures = figures_of(results[0].stage)
+    compared = _arms(results, figures, judgement["judged_by"])
     return Summary(
-        baseline=baseline, judged_by=judgement["judged_by"], equal=judgement["equal"], time_tolerance=tolerance,
-        arms=compared, against_baseline=_against_baseline(results, baseline, list(compared)),
-        against_start=_against_start(results, list(compared)), start=results[0].start,
+        baseline=baseline, judged_by=judgement["judged_by"], figures=figures, equal=judgement["equal"],
+        time_tolerance=tolerance, arms=compared, start=results[0].start,
+        against_baseline=_against_baseline(results, figures, baseline, list(compared)),
+        against_start=_against_start(results, figures, list(compared)),
         phrases=round(results[0].figures["n"]), unfinished=tuple(unfinished),
         device=", ".join(dict.fromkeys(result.device for result in results)),
     )  # fmt: skip
 
 
-def _arms(results: Sequence[Result], judged_by: str) -> dict[str, Arm]:
+def _arms(results: Sequence[Result], figures: Sequence[str], judged_by: str) -> dict[str, Arm]:
     arms = {}
     for name in dict.fromkeys(result.arm for result in results):
         own = sorted((result for result in results if result.arm == name), key=lambda result: result.seed)
         arms[name] = Arm(
             seeds=tuple(result.seed for result in own),
-            figures={figure: mean_over_seeds([result.figures[figure] for result in own]) for figure in FIGURES},
+            figures={figure: mean_over_seeds([result.figures[figure] for result in own]) for figure in figures},
             train_seconds=mean_over_seeds([result.train_seconds for result in own]).mean,
             budget=own[0].budget,
             skipped_steps=sum(result.skipped_steps for result in own),
         )
-    sign = 1 if judged_by == "tokens" else -1
+    sign = 1 if judged_by in FEWER_IS_BETTER else -1
     return dict(sorted(arms.items(), key=lambda item: sign * item[1].figures[judged_by].mean))
 
 
-def _against_baseline(results: Sequence[Result], baseline: str, arms: Sequence[str]) -> Tests:
+def _against_baseline(results: Sequence[Result], figures: Sequence[str], baseline: str, arms: Sequence[str]) -> Tests:
     by_name = {(result.arm, result.seed): result for result in results}
     tests: Tests = {}
-    for figure in FIGURES:
+    for figure in figures:
         of_figure = {}
         for arm in arms:
             differences = [
@@ -122,11 +126,11 @@ def _against_baseline(results: Sequence[Result], baseline: str, arms: Sequence[s
     return tests
 
 
-def _against_start(results: Sequence[Result], arms: Sequence[str]) -> Tests:
+def _against_start(results: Sequence[Result], figures: Sequence[str], arms: Sequence[str]) -> Tests:
     if any(result.start is None for result in results):
         return {}
     tests: Tests = {}
-    for figure in FIGURES:
+    for figure in figures:
         gains: dict[str, list[float]] = {arm: [] for arm in arms}
         for result in results:
             assert result.start is not None, "trials from scratch were sorted out above"

@@ -5,11 +5,17 @@ from __future__ import annotations
 from moonseg_jax.report.content import Table
 from moonseg_jax.sweep.paired import Mean, PairedTest
 from moonseg_jax.sweep.summary import Summary, Tests
-from moonseg_jax.sweep.trial import FIGURES
+from moonseg_jax.sweep.trial import REFINED_FIGURES
 
 TITLES = {
     "miou": "mIoU", "ciou": "cIoU", "biou_2px": "boundary IoU", "tokens": "tokens", "sampled_miou": "sampled mIoU",
+    "identity_iou": "identity IoU", "worse": "worse",
 }  # fmt: skip
+COARSE_NOTE = "Greedy paths before refinement, except sampled mIoU (one sample per phrase at T = 1)."
+REFINED_NOTE = (
+    "Greedy paths after refinement; start: before it. Identity IoU: what is left of ground truths that are refined. "
+    "Worse: share of masks that lost more than .01 IoU."
+)
 NOTE = (
     "n: pairs. ±: standard error. t: two-sided p of the paired t-test; signs: of all sign flips (5 pairs or more). "
     "Holm: that p, corrected over the arms of this table."
@@ -18,17 +24,22 @@ NOTE = (
 
 def mean_table(summary: Summary) -> Table:
     """Every arm: mean ± standard error over its seeds, and the seconds it trained."""
-    rows = [("start", "", *(_plain(summary.start[name], name) for name in FIGURES), "", "")] if summary.start else []
+    rows = (
+        [("start", "", *(_plain(summary.start[name], name) for name in summary.figures), "", "")]
+        if summary.start
+        else []
+    )
     for name, arm in summary.arms.items():
-        cells = [_mean(arm.figures[figure], figure) for figure in FIGURES]
+        cells = [_mean(arm.figures[figure], figure) for figure in summary.figures]
         label = f"{name} (baseline)" if name == summary.baseline else name
         rows.append((label, str(len(arm.seeds)), *cells, str(arm.budget["steps"]), f"{arm.train_seconds:.0f} s"))
     return Table(
         title=f"Held-out figures, mean ± standard error over seeds, {summary.phrases} phrases",
-        columns=("arm", "seeds", *(TITLES[figure] for figure in FIGURES), "steps", "training"),
+        columns=("arm", "seeds", *(TITLES[figure] for figure in summary.figures), "steps", "training"),
         rows=tuple(rows),
-        note="Greedy paths before refinement, except sampled mIoU (one sample per phrase at T = 1). Training: mean "
-        "over seeds of the median seconds per step times the steps. " + _of_skips(summary),
+        note=(REFINED_NOTE if summary.figures == REFINED_FIGURES else COARSE_NOTE)
+        + " Training: mean over seeds of the median seconds per step times the steps. "
+        + _of_skips(summary),
     )
 
 
@@ -37,7 +48,7 @@ def test_tables(summary: Summary) -> list[Table]:
     pairs = [(f"less {summary.baseline}", summary.against_baseline), ("less its start", summary.against_start)]
     return [
         _test_table(f"{TITLES[figure]}, {against}", tests, figure)
-        for figure in FIGURES
+        for figure in summary.figures
         for against, tests in pairs
         if tests.get(figure)
     ]

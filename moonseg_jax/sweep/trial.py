@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from moonseg_jax.config import ConfigError
-from moonseg_jax.train_config import RlConfig, SftConfig
+from moonseg_jax.train_config import RefinerConfig, RlConfig, SftConfig
 
 FIGURES = ("miou", "ciou", "biou_2px", "tokens", "sampled_miou")
-"""Held-out figures of a trial; all but the last are of greedy paths before refinement."""
+"""Held-out figures of a policy's trial; all but the last are of greedy paths before refinement."""
+REFINED_FIGURES = ("miou", "ciou", "biou_2px", "identity_iou", "worse")
+"""Held-out figures of a refiner's trial: of the policy's greedy paths after refinement; the mean IoU that is left where
+the ground truth is refined; the share of masks that refinement made worse (`refiner_evaluation.WORSE_BY`)."""
+FEWER_IS_BETTER = ("tokens", "worse")
+Stage = Literal["sft", "rl", "refiner"]
 Equal = Literal["steps", "seconds"]
 _ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 
@@ -22,8 +27,8 @@ class Trial:
 
     arm: str
     """Label of the setting that is tried; trials of one arm differ in their seed alone."""
-    config: SftConfig | RlConfig
-    """The whole run, its seed included; an `SftConfig` makes a supervised control."""
+    config: SftConfig | RlConfig | RefinerConfig
+    """The whole run, its seed included; among RL trials an `SftConfig` makes a supervised control."""
 
     def __post_init__(self) -> None:
         """Refuses labels that cannot name a folder.
@@ -40,14 +45,21 @@ class Trial:
         return f"{self.arm}-seed{self.config.seed}"
 
     @property
-    def stage(self) -> Literal["sft", "rl"]:
+    def stage(self) -> Stage:
         """Which loop runs it."""
+        if isinstance(self.config, RefinerConfig):
+            return "refiner"
         return "rl" if isinstance(self.config, RlConfig) else "sft"
 
     @property
     def budget(self) -> dict[str, int]:
         """What a trial may spend, as counts: equal for all trials compared at equal steps, and for all of one arm."""
         config = self.config
+        if isinstance(config, RefinerConfig):
+            # All pairs of a file are as many as it holds, whichever it is: written as 0.
+            return {
+                "steps": config.steps, "pairs_per_batch": config.images_per_batch, "pairs": config.pair_count or 0,
+            }  # fmt: skip
         return {
             "steps": config.steps, "images_per_batch": config.images_per_batch,
             "phrases_per_image": config.phrases_per_image,
@@ -64,7 +76,7 @@ class Sweep:
     baseline: str
     """Arm that all others are compared with, seed by seed."""
     judged_by: str = "miou"
-    """The figure that decides, one of `FIGURES`."""
+    """The figure that decides, one of `figures`."""
     equal: Equal = "steps"
     """What all trials have in common: the counts of `Trial.budget`, or seconds of training as they were measured."""
     time_tolerance: float = 0.1
@@ -76,7 +88,8 @@ class Sweep:
         """Refuses sweeps that cannot be run or compared.
 
         Raises:
-          ConfigError: no trials, one twice, an unknown baseline or figure, or a number out of range.
+          ConfigError: no trials, one twice, policies and refiners together, an unknown baseline or figure, or a number
+            out of range.
         """
         if not self.trials:
             raise ConfigError("sweep: there are no trials")
@@ -86,12 +99,19 @@ class Sweep:
             raise ConfigError(f"sweep: {', '.join(twice)} stands there twice; give arms of their own, or other seeds")
         if self.baseline not in self.arms:
             raise ConfigError(f"sweep: baseline {self.baseline!r} is no arm; there are {', '.join(self.arms)}")
-        if self.judged_by not in FIGURES:
-            raise ConfigError(f"sweep: judged_by is {self.judged_by!r}; it must be one of {', '.join(FIGURES)}")
+        if len({figures_of(trial.stage) for trial in self.trials}) > 1:
+            raise ConfigError("sweep: some trials train policies, others refiners; give them sweeps of their own")
+        if self.judged_by not in self.figures:
+            raise ConfigError(f"sweep: judged_by is {self.judged_by!r}; it must be one of {', '.join(self.figures)}")
         if not 0 < self.time_tolerance < 1:
             raise ConfigError(f"sweep: time_tolerance is {self.time_tolerance}; it is a share between 0 and 1")
         if self.eval_phrases < 1:
             raise ConfigError(f"sweep: eval_phrases is {self.eval_phrases}; it must be at least 1")
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What its trials are measured by."""
+        return figures_of(self.trials[0].stage)
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -114,3 +134,8 @@ class Sweep:
         """How it is judged, as JSON has it: what `DIR/sweep.json` says."""
         settings = ("baseline", "judged_by", "equal", "time_tolerance", "eval_phrases")
         return {name: getattr(self, name) for name in settings}
+
+
+def figures_of(stage: str) -> tuple[str, ...]:
+    """The figures that trials of a stage end in."""
+    return REFINED_FIGURES if stage == "refiner" else FIGURES

@@ -42,7 +42,8 @@ def test_start_and_data_can_be_changed_for_all_trials():
 
 
 def test_the_shapes_of_a_sweep_are_those_of_its_arms():
-    assert reward_shapes_of(load_sweep(CONFIRMATION)) == {name: SHAPES[name].spec for name in ("iou", "boundary")}
+    names = ("iou", "area_times_boundary")
+    assert reward_shapes_of(load_sweep(CONFIRMATION)) == {name: SHAPES[name].spec for name in names}
 
 
 def test_stored_rollouts_are_compared_under_the_shapes_of_a_sweep(tmp_path, capsys):
