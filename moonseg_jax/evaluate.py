@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from moonseg_jax.batch import prompt_batch, true_mask
+from moonseg_jax.images import crops_needed
 from moonseg_jax.metrics import MaskMetrics
 from moonseg_jax.paths.decode import box_from_tokens, edges_from_tokens
 from moonseg_jax.paths.fill import fill
@@ -103,6 +104,11 @@ def mask_metrics(
 def held_out_scenes(source: Any, count: int) -> list[Scene]:
     """The first `count` scenes of a split, decoded."""
     return [source[i] for i in range(min(count, len(source)))]
+
+
+def crops_of(scenes: Sequence[Scene], policy: Policy) -> int:
+    """Crops that a policy needs for the largest image of these scenes."""
+    return crops_needed((scene.examples[0].image.shape[:2] for scene in scenes), policy.config.vision)
 
 
 Evaluation = Callable[[Any], dict[str, float]]

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.shapes.scene import generate_scene
 from data_pipelines.source import open_split
 from moonseg_jax.baselines import BaselineSample, mask_iou, measure_baselines
 from moonseg_jax.batch import true_mask
-from moonseg_jax.evaluate import Decoder, Prediction, held_out_scenes, mask_metrics
-from moonseg_jax.images import crops_needed
+from moonseg_jax.evaluate import Decoder, Prediction, crops_of, held_out_scenes, mask_metrics
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import find_weights
 from moonseg_jax.refine import Refined, load_refiner, refine_predictions
 from moonseg_jax.refiner_evidence.evidence import Evidence
-from moonseg_jax.refiner_evidence.sources import EMBEDDED_LEVEL, EMBEDDED_SEED, CoarseFrom, gather, known_scenes
+from moonseg_jax.refiner_evidence.sources import CoarseFrom, embedded_scenes, gather, known_scenes
 from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
@@ -71,7 +69,7 @@ def judge(
       UserError: weights are missing or do not fit.
     """
     policy, params = load_policy(policy_folder)
-    crops = crops_needed((scene.examples[0].image.shape[:2] for scene in scenes), policy.config.vision)
+    crops = crops_of(scenes, policy)
     greedy = Decoder(policy, images=16, phrases=phrases, crops=crops)
     sampled = Decoder(policy, images=16, phrases=phrases, crops=crops, temperature=1.0)
     predictions = greedy(params, scenes)
@@ -210,5 +208,5 @@ def judge_refinement(
 def _held_out(data: Path | None, split: str, scenes: int, seed: int) -> list[Scene]:
     """The first scenes of a split, or embedded scenes that no training has seen."""
     if data is None:
-        return [generate_scene(EMBEDDED_SEED + seed, i, EMBEDDED_LEVEL, "val") for i in range(scenes)]
+        return embedded_scenes(scenes, seed)
     return held_out_scenes(open_split(data, split, at_least=scenes), scenes)

@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
@@ -23,7 +22,6 @@ from moonseg_jax.model.refiner import (
     RefinementHead,
     head_shapes,
     make_head,
-    refine_best,
     refine_each,
     refine_loop,
 )
@@ -36,8 +34,10 @@ from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EM
 from moonseg_jax.weights import REFINER, load_weights
 
 Rectangle = tuple[int, int, int, int]
-Improvement = tuple[Float[np.ndarray, "iterations N S S"], Float[np.ndarray, "iterations N"]]
-"""Probabilities and predicted IoU of a batch of crops, after some of the iterations."""
+Improvement = tuple[Float[Array, "N S S"], Float[Array, " N"]]
+"""Probabilities and predicted IoU of a batch of crops after one iteration, on the device."""
+Fetched = tuple[Float[np.ndarray, "N S S"], Float[np.ndarray, " N"]]
+"""The same on the host."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,8 @@ class Refiner:
           UserError: a batch does not fit the device's memory; names the batch that does.
         """
 
-        def last(crops: np.ndarray, masks: np.ndarray) -> Improvement:
-            improved, scores = jax.device_get(self._run(*self._params, crops, masks))
-            return improved[None], scores[None]
+        def last(crops: np.ndarray, masks: np.ndarray) -> list[Fetched]:
+            return [jax.device_get(self._run(*self._params, crops, masks))]
 
         return self._in_batches(last, images, boxes, coarse, 1)[0]
 
@@ -132,14 +131,14 @@ class Refiner:
           UserError: a batch does not fit the device's memory; names the batch that does.
         """
 
-        def each(crops: np.ndarray, masks: np.ndarray) -> Improvement:
+        def each(crops: np.ndarray, masks: np.ndarray) -> list[Fetched]:
             return jax.device_get(self._run_each(*self._params, crops, masks))
 
         return self._in_batches(each, images, boxes, coarse, self.iterations)
 
     def _in_batches(
         self,
-        improve: Callable[[np.ndarray, np.ndarray], Improvement],
+        improve: Callable[[np.ndarray, np.ndarray], list[Fetched]],
         images: Sequence[UInt8[np.ndarray, "H W 3"]],
         boxes: Sequence[Float[np.ndarray, " 4"]],
         coarse: Sequence[Bool[np.ndarray, "H W"]],
@@ -164,10 +163,9 @@ class Refiner:
             masks = np.zeros((self._batch, self.side, self.side), np.float32)
             for row, (i, rectangle) in enumerate(part):
                 crops[row], masks[row] = cut(images[i], coarse[i], rectangle, self.side)
-            improved, scores = improve(crops, masks)
-            for number, of_iteration in enumerate(results):
+            for of_iteration, (improved, scores) in zip(results, improve(crops, masks), strict=True):
                 for row, (i, rectangle) in enumerate(part):
-                    of_iteration[i] = _final(improved[number, row], float(scores[number, row]), rectangle, coarse[i])
+                    of_iteration[i] = _final(improved[row], float(scores[row]), rectangle, coarse[i])
         return results
 
 
@@ -260,7 +258,7 @@ def improve_crops(
     head_params: Any,
     crops: UInt8[Array, "N S S 3"],
     coarse: Float[Array, "N S S"],
-) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
+) -> Improvement:
     """The network's part of refinement, as inference runs it: what `encode_and_refine` ends with.
 
     Args:
@@ -275,9 +273,7 @@ def improve_crops(
     Returns:
       Probabilities of the best candidate after the last iteration, and its predicted IoU.
     """
-    features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
-    final, early = features
-    return refine_best(head, head_params, final, early, coarse, iterations)
+    return improve_crops_each(model, head, iterations, model_params, head_params, crops, coarse)[-1]
 
 
 def improve_crops_each(
@@ -288,12 +284,11 @@ def improve_crops_each(
     head_params: Any,
     crops: UInt8[Array, "N S S 3"],
     coarse: Float[Array, "N S S"],
-) -> tuple[Float[Array, "iterations N S S"], Float[Array, "iterations N"]]:
+) -> list[Improvement]:
     """What `improve_crops` would give after each of the iterations; arguments as there."""
     features: Any = model.apply({"params": model_params}, crops, method="encode_crops")
     final, early = features
-    masks, scores = zip(*refine_each(head, head_params, final, early, coarse, iterations))
-    return jnp.stack(masks), jnp.stack(scores)
+    return refine_each(head, head_params, final, early, coarse, iterations)
 
 
 def cut(

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data_pipelines.shapes.scene import generate_scene
 from moonseg_jax import cli
 from moonseg_jax import judge as judge_module
 from moonseg_jax.batch import true_mask
@@ -77,7 +78,7 @@ def test_without_refinement_there_are_no_refined_figures(without):
 
 @pytest.mark.usefixtures("boxes")
 def test_the_gallery_shows_what_became_of_each_phrase():
-    scenes = [judge_module.generate_scene(5_000, index, 2, "val") for index in range(2)]
+    scenes = [generate_scene(5_000, index, 2, "val") for index in range(2)]
     found = judge_module.judge(shipped("rl"), shipped("refiner"), scenes, phrases=1, seed=0)
     assert [item.status for item in found.gallery] == [EMPTY_PATH, REFINED]
     assert found.gallery[0].iou == 0 and not found.gallery[0].refined.any()

@@ -269,15 +269,3 @@ def refine_each(
         mask, iou = improved
         steps.append((mask, jnp.max(iou, axis=-1)))
     return steps
-
-
-def refine_best(
-    head: RefinementHead,
-    params: dict,
-    final: Float[Array, "N gg W"],
-    early: Float[Array, "N gg W"],
-    coarse: Float[Array, "N S S"],
-    iterations: int,
-) -> tuple[Float[Array, "N S S"], Float[Array, " N"]]:
-    """What `refine_each` ends with."""
-    return refine_each(head, params, final, early, coarse, iterations)[-1]

@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from moonseg_jax.batch import true_mask
 from moonseg_jax.corruption import corrupt
-from moonseg_jax.evaluate import Decoder
-from moonseg_jax.images import crops_needed
+from moonseg_jax.evaluate import Decoder, crops_of
 from moonseg_jax.policy import Policy
 from moonseg_jax.refiner_evidence.outline_errors import OutlineErrors, rough_outline
 from moonseg_jax.synthetic_pairs import jittered_box, true_box
@@ -43,7 +42,7 @@ def greedy_masks(policy: Policy, params: Any, scenes: Sequence[Scene], phrases: 
       scenes: at least one.
       phrases: per scene.
     """
-    crops = crops_needed((scene.examples[0].image.shape[:2] for scene in scenes), policy.config.vision)
+    crops = crops_of(scenes, policy)
     drawn = Decoder(policy, images=16, phrases=phrases, crops=crops)(params, scenes)
     return [
         CoarseMask(

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float
 from moonseg_jax.baselines import mask_iou
 from moonseg_jax.batch import true_mask
 from moonseg_jax.errors import UserError
-from moonseg_jax.evaluate import Decoder, Prediction
-from moonseg_jax.images import crops_needed
+from moonseg_jax.evaluate import Decoder, Prediction, crops_of
 from moonseg_jax.pairs import MIN_IOU
 from moonseg_jax.paths.close_fit import simplify_closely
 from moonseg_jax.paths.fill import fill
@@ -65,7 +64,7 @@ def sample_errors(policy: Policy, params: Any, scenes: Sequence[Scene], seed: in
     Raises:
       UserError: no sample overlaps its object.
     """
-    crops = crops_needed((scene.examples[0].image.shape[:2] for scene in scenes), policy.config.vision)
+    crops = crops_of(scenes, policy)
     drawn = Decoder(policy, images=16, phrases=PHRASES, crops=crops, temperature=1.0)(params, scenes, seed)
     return errors_of(drawn)
 

@@ -87,6 +87,6 @@ def known_scenes(data: Path | None, split: str) -> Callable[[], list[Scene]]:
     return scenes
 
 
-def embedded_scenes(count: int) -> list[Scene]:
-    """Embedded scenes that no training has seen."""
-    return [generate_scene(EMBEDDED_SEED, index, EMBEDDED_LEVEL, "val") for index in range(count)]
+def embedded_scenes(count: int, seed: int = 0) -> list[Scene]:
+    """Embedded scenes that no training has seen; others for every seed."""
+    return [generate_scene(EMBEDDED_SEED + seed, index, EMBEDDED_LEVEL, "val") for index in range(count)]

@@ -70,7 +70,9 @@ def test_the_command_prints_tables_and_writes_figures(capsys, tmp_path, monkeypa
         """Gives back what it gets, then nothing."""
         assert (batch, iterations) == (4, 2)
         refiner = Refiner(policy, None, None, batch, iterations)
-        refiner._run_each = lambda policy, head, crops, masks: (np.stack([masks, 0 * masks]), np.ones((2, len(masks))))
+        refiner._run_each = lambda policy, head, crops, masks: [
+            (part, np.ones(len(masks))) for part in (masks, 0 * masks)
+        ]
         return refiner
 
     monkeypatch.setattr(judge, "load_refiner", load)
