@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.model.moondream import Moondream
-from moonseg_jax.model.refiner import RefinementHead, best_mask
+from moonseg_jax.model.refiner import RefinementHead, best_mask, for_this_backend
 from moonseg_jax.types import SumAndCount
 
 BOUNDARY_WINDOW = 5
@@ -135,7 +135,7 @@ def make_refiner_step(
     supervised on the mask it makes of the one before. Gradients do not cross iterations, so one compiled program
     runs once per iteration and adds up: compiling and memory do not grow with their number.
     """
-    iterations = head.config.iterations
+    iterations, head = head.config.iterations, for_this_backend(head)
 
     def mean_loss(sums: dict[str, SumAndCount], parts: int = 1) -> Array:
         return (sums["mask"][0] + iou_weight * sums["iou"][0]) / (sums["mask"][1] * parts)

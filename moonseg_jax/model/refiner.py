@@ -49,7 +49,7 @@ class RefinementHead(nn.Module):
       config: sizes of the head.
       grid: patches along the crop, of the features.
       doublings: how often the grid is doubled before the masks are read off; 3 in the official head.
-      on_cpu: take forms of the layers that run faster on a CPU, forward only; results differ by rounding.
+      on_cpu: take forms of the layers that run faster on a CPU; results and gradients differ by rounding.
     """
 
     config: RefinerHeadConfig
@@ -161,6 +161,11 @@ def make_head(model: ModelConfig) -> RefinementHead:
     return RefinementHead(model.refiner, model.vision.grid)
 
 
+def for_this_backend(head: RefinementHead) -> RefinementHead:
+    """The same head in the forms that are fast where it will run; parameters are the same."""
+    return head.clone(on_cpu=jax.default_backend() == "cpu")
+
+
 def head_shapes(head: RefinementHead, width: int) -> dict:
     """Shapes of the head's parameters for features of `width`, without allocating them."""
     features = jnp.zeros((1, head.grid**2, width))
@@ -259,8 +264,7 @@ def refine_each(
       coarse: the mask to start from, 0 or 1 in the crop's frame.
       iterations: at least 1.
     """
-    if jax.default_backend() == "cpu":
-        head = head.clone(on_cpu=True)
+    head = for_this_backend(head)
     fused: Any = head.apply({"params": params}, final, early, method="fuse")
     mask, steps = coarse.astype(fused.dtype), []
     # Unrolled for the reason given in `refine_loop`.

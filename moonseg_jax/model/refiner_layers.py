@@ -1,7 +1,7 @@
 """Layers of the refinement head: norms, exact GELU, bilinear resizing, 3x3 convolutions, MLPs.
 
 Letters: N images, H and W their sides, C channels. Some layers have two forms of one formula: the plain one, for
-training and accelerators, and one that XLA runs faster on a CPU, forward only.
+accelerators, and one that XLA runs faster on a CPU (`refiner_cpu_forms`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from moonseg_jax.model.refiner_cpu_forms import convolve, convolve_plainly, normalise_pixels
+
 EPSILON = 1e-5
-NARROW = 16
-"""Output channels up to which a 3x3 convolution is a product too narrow for a CPU's vector units."""
 
 
 def layer_norm(name: str) -> nn.LayerNorm:
@@ -51,11 +51,10 @@ class PixelNorm(nn.Module):
         """Normalises every pixel."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        if self.on_cpu:
+            return normalise_pixels(x, scale, bias, EPSILON)
         mean = jnp.mean(x, axis=-1, keepdims=True)
         spread = jax.lax.rsqrt(jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True) + EPSILON)
-        if self.on_cpu:
-            # Else XLA works out both sums again for every channel.
-            mean, spread = jax.lax.optimization_barrier((mean, spread))
         return (x - mean) * (spread * scale) + bias
 
 
@@ -72,39 +71,9 @@ class Conv3x3(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        rows = 2 if self.on_cpu and self.features <= NARROW else 1
-        # A single channel makes the product short as well as narrow.
-        columns = 2 if rows == 2 and x.shape[-1] == 1 else 1
-        if (x.shape[1] % (rows * self.stride), x.shape[2] % (columns * self.stride)) != (0, 0):
-            rows = columns = 1
-        return conv_in_blocks(x, kernel, self.stride, rows, columns) + bias
-
-
-def conv_in_blocks(
-    x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C K"], stride: int, rows: int, columns: int
-) -> Float[Array, "N h w K"]:
-    """3x3 convolution, margin 1, that computes a block of output pixels from one window: a wider product.
-
-    Args:
-      x: images; unless blocks are single pixels, their sides are multiples of stride times block.
-      kernel: of the convolution.
-      stride: between output pixels.
-      rows: of a block.
-      columns: of a block.
-    """
-    reach = (stride * (rows - 1), stride * (columns - 1))
-    placed = [
-        jnp.pad(kernel, ((dy, reach[0] - dy), (dx, reach[1] - dx), (0, 0), (0, 0)))
-        for dy in range(0, reach[0] + 1, stride)
-        for dx in range(0, reach[1] + 1, stride)
-    ]
-    blocks = jax.lax.conv_general_dilated(
-        x, jnp.concatenate(placed, axis=-1), (stride * rows, stride * columns), ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
-    count, height, width, _ = blocks.shape
-    blocks = blocks.reshape(count, height, width, rows, columns, -1).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(count, height * rows, width * columns, -1)
+        if self.on_cpu:
+            return convolve(x, kernel, self.stride) + bias
+        return convolve_plainly(x, kernel, self.stride) + bias
 
 
 class Mlp(nn.Module):

@@ -124,6 +124,7 @@ class SmallHead(nn.Module):
     """Three candidates: the mask itself with three gains, moved by the features' mean; scores are parameters."""
 
     config: RefinerHeadConfig
+    on_cpu: bool = False
 
     @nn.compact
     def __call__(self, final, early, mask):

@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from moonseg_jax.model.refiner_attention import Attention, attend_to_many
-from moonseg_jax.model.refiner_layers import Conv3x3, PixelNorm, conv_in_blocks, gelu
+from moonseg_jax.model.refiner_cpu_forms import conv_in_blocks
+from moonseg_jax.model.refiner_layers import Conv3x3, PixelNorm, gelu
 
 RNG = np.random.default_rng(0)
 
@@ -53,6 +54,27 @@ def test_pixel_norm_is_a_layer_norm():
     for on_cpu in (False, True):
         ours = PixelNorm(on_cpu=on_cpu).apply({"params": params}, x)
         np.testing.assert_allclose(ours, expected * params["scale"] + params["bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels", "side"),
+    [(Conv3x3(12), 12, 6), (Conv3x3(20), 3, 6), (Conv3x3(4, stride=2), 1, 8), (Conv3x3(4, stride=2), 3, 7),
+     (PixelNorm(), 12, 5)],
+)  # fmt: skip
+def test_gradients_on_a_cpu_are_those_of_the_plain_form(layer, channels, side):
+    x = normal(2, side, side, channels)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: jnp.asarray(normal(*leaf.shape)), shapes)
+    answer = normal(*jax.eval_shape(layer.apply, {"params": params}, x).shape)
+
+    def gradients(form):
+        return jax.grad(lambda params, x: jnp.vdot(form.apply({"params": params}, x), answer), argnums=(0, 1))(
+            params, x
+        )
+
+    ours, plain = jax.tree.leaves(gradients(layer.clone(on_cpu=True))), jax.tree.leaves(gradients(layer))
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_attending_to_many_is_attention_without_projecting_them():
