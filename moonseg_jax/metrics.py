@@ -58,7 +58,7 @@ def boundary_iou(prediction: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H
     image count as background.
     """
     window = _window(prediction | truth)
-    ours, theirs = (_boundary(mask[window], radius_px) for mask in (prediction, truth))
+    ours, theirs = (inner_boundary(mask[window], radius_px) for mask in (prediction, truth))
     either = np.count_nonzero(ours | theirs)
     return np.count_nonzero(ours & theirs) / either if either else 1.0
 
@@ -74,7 +74,8 @@ def _window(mask: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
     return slice(y, y + height), slice(x, x + width)
 
 
-def _boundary(mask: Bool[np.ndarray, "H W"], radius_px: int) -> Bool[np.ndarray, "H W"]:
+def inner_boundary(mask: Bool[np.ndarray, "H W"], radius_px: int) -> Bool[np.ndarray, "H W"]:
+    """What `radius_px` erosions by 3 x 3 take away; pixels outside the image are background."""
     # Eroding d times by 3 x 3 is eroding once by 2d + 1; the one pixel of padding is background, and OpenCV
     # ignores what lies beyond it.
     padded = np.pad(mask.astype(np.uint8), 1)

@@ -1,0 +1,1 @@
+"""Masks against ground truth, sample by sample: exact counts, and the figures and intervals they give."""
