@@ -19,6 +19,9 @@ from data_pipelines.manifest import DataManifest, read_manifest, write_manifest
 from data_pipelines.record_builder import RecordBuilder
 from moonseg_jax.errors import UserError
 
+MISSING_IMAGES, REFUSED_PHRASES = "missing_images.txt", "refused_phrases.txt"
+"""Lists that a builder may leave in the folder before the data set is there."""
+
 MakeBuilder = Callable[[str, Callable[[], None]], RecordBuilder]
 """(data_dir, on_record) -> builder."""
 
@@ -70,7 +73,7 @@ def _claim(folder: epath.Path, manifest: DataManifest, done: DataManifest) -> bo
             f"{folder} already holds another data set ({_words(found)}; asked for: {_words(manifest)}); "
             "name another folder or remove that one"
         )
-    if found is None and any(folder.iterdir()):
+    if found is None and any(path.name not in (MISSING_IMAGES, REFUSED_PHRASES) for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no data set of this project; name another folder")
     return False
 

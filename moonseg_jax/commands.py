@@ -12,6 +12,7 @@ import tyro
 
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
+from moonseg_jax.commands_data import Data
 from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_rewards import Rewards
@@ -85,90 +86,6 @@ class Train:
         except UserError:
             run.withdraw()
             raise
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """Procedural scenes with phrases that need grounding; exact masks, no download."""
-
-    out: Path
-    """Folder of the data set."""
-    train: int = 20_000
-    """Training scenes."""
-    val: int = 1_000
-    """Held-out scenes; as many again combine words never seen together in training."""
-    seed: int = 0
-    """The same seed gives the same scenes."""
-    level: int = 2
-    """Difficulty, 1 to 4; every figure of the project is taken on 2."""
-
-    def run(self) -> None:
-        """Builds the data set.
-
-        Raises:
-          UserError: A number is out of range, or the folder cannot be written.
-        """
-        from data_pipelines.build import build_shapes
-
-        build_shapes(self.out, train=self.train, val=self.val, seed=self.seed, level=self.level)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Coco:
-    """Photos with COCO annotations; a category's name is the phrase where the photo holds it once."""
-
-    images: Path
-    """Folder of the photos."""
-    annotations: Path
-    """COCO instances JSON."""
-    out: Path
-    """Folder of the data set."""
-    val: int = 0
-    """Held-out photos, the last ones; with 0 there is no split `val`."""
-    limit: int | None = None
-    """Most photos, the first ones that have a phrase; all by default."""
-    min_area: float = 0.0
-    """Smallest target, as a share of the photo's area."""
-
-    def run(self) -> None:
-        """Builds the data set.
-
-        Raises:
-          UserError: A file is missing or not what it should be, or the folder cannot be written.
-        """
-        from data_pipelines.build import build_coco
-
-        build_coco(
-            self.out, images=self.images, annotations=self.annotations, val=self.val, limit=self.limit,
-            min_area=self.min_area,
-        )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Build:
-    """Build a data set to train on."""
-
-    dataset: Annotated[Shapes, tyro.conf.subcommand("shapes")] | Annotated[Coco, tyro.conf.subcommand("coco")]
-
-    def run(self) -> None:
-        """Builds the chosen data set."""
-        self.dataset.run()
-
-
-# A union of one is no union, and tyro makes subcommands of unions only: hence the hidden None.
-DataAction = Annotated[Build, tyro.conf.subcommand("build")] | Annotated[None, tyro.conf.Suppress]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """Build data sets."""
-
-    action: DataAction
-
-    def run(self) -> None:
-        """Does the chosen action."""
-        if self.action is not None:
-            self.action.run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
-from etils import epath
-
+from data_pipelines.coco.tables import Entry, entries, read_tables, unique
 from moonseg_jax.errors import UserError
 
 POLYGON_NUMBERS = 6
@@ -57,21 +53,14 @@ def read_annotations(file: str | os.PathLike[str]) -> CocoAnnotations:
     Raises:
       UserError: no such file, not JSON, or an entry that is not what COCO says; names entry and field.
     """
-    path = epath.Path(file)
-    try:
-        content = path.read_bytes()
-        tables = json.loads(content)
-    except OSError as error:
-        raise UserError(f"annotations {file}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise UserError(f"annotations {file}: not a JSON file ({error}); give a COCO instances file") from error
-    if not isinstance(tables, dict):
-        raise UserError(f"annotations {file}: holds a {type(tables).__name__}; a COCO file is an object with lists")
-    photos = tuple(_photo(entry) for entry in _entries(tables, "images", file))
-    categories = {entry.take("id", int): entry.take("name", str) for entry in _entries(tables, "categories", file)}
+    tables, digest = read_tables(file)
+    photos = tuple(_photo(entry) for entry in unique(entries(tables, "images", file)))
+    categories = {
+        entry.take("id", int): entry.take("name", str) for entry in unique(entries(tables, "categories", file))
+    }
     instances = []
     known = {photo.id for photo in photos}
-    for entry in _entries(tables, "annotations", file):
+    for entry in unique(entries(tables, "annotations", file)):
         instance = _instance(entry)
         if instance.image_id not in known:
             raise UserError(f"{entry.place}.image_id: there is no image {instance.image_id} under 'images'")
@@ -80,46 +69,18 @@ def read_annotations(file: str | os.PathLike[str]) -> CocoAnnotations:
         instances.append(instance)
     return CocoAnnotations(
         photos=photos, instances=tuple(instances), categories=categories, file=str(file),
-        digest=hashlib.sha256(content).hexdigest()[:16],
+        digest=digest,
     )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """One object of a list, and where it stands."""
-
-    fields: dict[str, Any]
-    place: str
-
-    def take(self, name: str, kind: type) -> Any:
-        """A field of the wanted type."""
-        if name not in self.fields:
-            raise UserError(f"{self.place}.{name}: missing; a COCO instances file has it")
-        value = self.fields[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{self.place}.{name}: expected {kind.__name__}, found {value!r:.60}")
-        return value
-
-
-def _entries(tables: dict[str, Any], name: str, file: str | os.PathLike[str]) -> Iterator[_Entry]:
-    table = tables.get(name)
-    if not isinstance(table, list):
-        raise UserError(f"annotations {file}: the list {name!r} is missing; give a COCO instances file")
-    for position, fields in enumerate(table):
-        place = f"annotations {file}: {name}[{position}]"
-        if not isinstance(fields, dict):
-            raise UserError(f"{place}: expected an object, found {fields!r:.60}")
-        yield _Entry(fields, place)
-
-
-def _photo(entry: _Entry) -> PhotoEntry:
+def _photo(entry: Entry) -> PhotoEntry:
     return PhotoEntry(
         id=entry.take("id", int), file_name=entry.take("file_name", str),
         height=entry.take("height", int), width=entry.take("width", int),
     )  # fmt: skip
 
 
-def _instance(entry: _Entry) -> InstanceEntry:
+def _instance(entry: Entry) -> InstanceEntry:
     if "segmentation" not in entry.fields:
         raise UserError(f"{entry.place}.segmentation: missing; a COCO instances file has it")
     return InstanceEntry(

@@ -7,10 +7,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from jaxtyping import UInt8
 from PIL import Image
 
+from data_pipelines.coco.annotations import PhotoEntry
 from data_pipelines.coco.photos import PhotoPlan
 from data_pipelines.record_builder import RecordBuilder, RecordConfig
 from data_pipelines.schema import to_record
@@ -82,14 +85,11 @@ def photo_record(plan: PhotoPlan, file: epath.Path) -> dict[str, Any]:
     Raises:
       UserError: not an image, or not of the size the annotations say.
     """
-    content = file.read_bytes()
-    pixels = _decode(content, file)
-    size = (plan.photo.height, plan.photo.width)
-    if pixels.shape[:2] != size:
-        raise UserError(
-            f"image {file}: {pixels.shape[1]}x{pixels.shape[0]} pixels, its annotations say "
-            f"{size[1]}x{size[0]}; masks would not fit"
-        )
+    return to_photo_record(plan, *read_photo(plan.photo, file))
+
+
+def to_photo_record(plan: PhotoPlan, content: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> dict[str, Any]:
+    """The record of one photo from its file and what it decodes to."""
     scene = Scene(
         examples=tuple(
             Example(
@@ -102,11 +102,33 @@ def photo_record(plan: PhotoPlan, file: epath.Path) -> dict[str, Any]:
     return to_record(scene, content if _is_plain(content) else None)
 
 
-def _decode(content: bytes, file: epath.Path) -> Any:
+def read_photo(photo: PhotoEntry, file: epath.Path) -> tuple[bytes, UInt8[np.ndarray, "H W 3"]]:
+    """The file of a photo and its pixels.
+
+    Raises:
+      UserError: not an image, too large, or not of the size the annotations say.
+    """
+    content = file.read_bytes()
+    return content, decode_photo(content, photo, os.fspath(file))
+
+
+def decode_photo(content: bytes, photo: PhotoEntry, place: str) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of a photo's file.
+
+    Raises:
+      UserError: not an image, too large, or not of the size the annotations say.
+    """
     try:
-        return decode_image(content)
+        pixels = decode_image(content)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
+    size = (photo.height, photo.width)
+    if pixels.shape[:2] != size:
+        raise UserError(
+            f"image {place}: {pixels.shape[1]}x{pixels.shape[0]} pixels, its annotations say "
+            f"{size[1]}x{size[0]}; masks would not fit"
+        )
+    return pixels
 
 
 def _is_plain(content: bytes) -> bool:

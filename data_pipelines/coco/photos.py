@@ -19,8 +19,8 @@ class PhrasePlan:
     """One phrase of a photo."""
 
     phrase: str
-    target: RunLengths
-    """COCO compressed run-length encoding."""
+    target: RunLengths | None
+    """COCO compressed run-length encoding; None for a phrase without target."""
     example_id: int
     """Position among all phrases of the data set."""
 

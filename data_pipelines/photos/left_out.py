@@ -1,0 +1,48 @@
+"""Lists of photos and phrases that a data set leaves out, written before the data set is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from etils import epath
+
+from data_pipelines.photos.files import PhotoFiles
+from data_pipelines.writing import MISSING_IMAGES, REFUSED_PHRASES
+from moonseg_jax.errors import UserError
+
+
+def report_left_out(
+    out: str | os.PathLike[str], refused: Sequence[str], photos: PhotoFiles, allow_missing: int
+) -> None:
+    """Lists what is left out, before anything is written.
+
+    Raises:
+      UserError: more photos are missing or broken than may be.
+    """
+    folder = epath.Path(out)
+    _write_list(folder, REFUSED_PHRASES, refused)
+    _write_list(folder, MISSING_IMAGES, photos.missing.values())
+    if len(photos.missing) > allow_missing:
+        first = next(iter(photos.missing.values()))
+        raise UserError(
+            f"{len(photos.missing)} of {len(photos.missing) + len(photos.found)} photos are missing or broken, "
+            f"{allow_missing} may be; all are listed in {folder / MISSING_IMAGES}, the first: {first}; "
+            f"get them, or say --allow-missing {len(photos.missing)} to leave them out"
+        )
+    if refused:
+        print(f"{len(refused)} expressions left out, listed in {folder / REFUSED_PHRASES}", file=sys.stderr)
+
+
+def _write_list(folder: epath.Path, name: str, lines: Iterable[str]) -> None:
+    """Writes lines into a file of the folder; no file for no lines."""
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        if text:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        elif (folder / name).exists():
+            (folder / name).unlink()
+    except OSError as error:
+        raise UserError(f"{folder / name} cannot be written: {error.strerror or error}; name another folder") from error
