@@ -106,6 +106,8 @@ class Segment:
     """Refine the mask that the path draws; --no-refine needs no refiner weights."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Times that the refiner improves its own mask; the model's number by default, 0 for no refinement."""
+    guard: bool = False
+    """Keep the coarse mask where it overlaps the refined one as well as the refiner expects the truth to."""
 
     def run(self) -> None:
         """Segments, writes the result and says what it is.
@@ -126,7 +128,7 @@ class Segment:
         keep_compiled_programs()
 
         segmentation = Segmenter.load(
-            self.checkpoint, self.refiner, refine=self.refine, iterations=self.iterations
+            self.checkpoint, self.refiner, refine=self.refine, iterations=self.iterations, guard=self.guard
         ).segment(self.image, self.phrase)
         segmentation.save(self.out)
         covered = float(segmentation.mask.mean())

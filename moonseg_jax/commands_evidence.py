@@ -41,6 +41,8 @@ class Evidence:
     """Phrases judged per scene, the first ones."""
     iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Times that the refiner improves its own mask; the model's number by default."""
+    guard: bool = False
+    """Keep coarse masks that overlap the refined ones as well as the refiner expects the truth to."""
     refine_batch: int = 16
     """Crops that are refined side by side."""
     seed: int = 0
@@ -64,7 +66,7 @@ class Evidence:
         found = judge_refinement(
             policy=self.checkpoint, refiner=self.refiner, coarse_from=self.coarse_from, data=self.data,
             split=self.split, known=self.known, scenes=self.scenes, phrases=self.phrases, iterations=self.iterations,
-            refine_batch=self.refine_batch, seed=self.seed,
+            refine_batch=self.refine_batch, seed=self.seed, guard=self.guard,
         )  # fmt: skip
         if self.out is not None:
             write_json(self.out, {source: evidence.as_data() for source, evidence in found.items()})

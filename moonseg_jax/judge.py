@@ -176,6 +176,7 @@ def judge_refinement(
     iterations: int | None,
     refine_batch: int,
     seed: int,
+    guard: bool = False,
 ) -> dict[CoarseFrom, Evidence]:
     """What `moonseg evidence` says of a refiner, by source of the coarse masks.
 
@@ -191,6 +192,7 @@ def judge_refinement(
       iterations: calls of the refinement head, at least 1; None takes the model's.
       refine_batch: crops that are refined side by side.
       seed: of embedded scenes, samples, corruptions and errors.
+      guard: of the refiner, see `Refiner`.
 
     Raises:
       UserError: weights or data are missing or do not fit.
@@ -198,7 +200,7 @@ def judge_refinement(
     policy, refiner = find_weights(policy, refiner, refine=True, iterations=iterations)
     assert refiner is not None, "refinement is asked for"
     loaded, params = load_policy(policy)
-    head = load_refiner(refiner, loaded, params, refine_batch, iterations)
+    head = load_refiner(refiner, loaded, params, refine_batch, iterations, guard)
     return gather(
         head, loaded, params, _held_out(data, split, scenes, seed), known_scenes(known, "train"),
         phrases=phrases, seed=seed, coarse_from=coarse_from,

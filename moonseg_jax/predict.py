@@ -36,6 +36,7 @@ class Segmenter:
         *,
         refine: bool = True,
         iterations: int | None = None,
+        guard: bool = False,
     ) -> Segmenter:
         """Loads weights.
 
@@ -46,6 +47,7 @@ class Segmenter:
             with the shipped policy.
           refine: whether to refine; without, no refiner weights are needed.
           iterations: calls of the refinement head; None takes the model's, 0 is the same as `refine=False`.
+          guard: keep coarse masks that the refined ones promise nothing better than, see `Refiner`.
 
         Raises:
           UserError: a folder holds no weights, or weights of other sizes; there is no refiner and one is asked for;
@@ -55,7 +57,7 @@ class Segmenter:
         loaded, params = load_policy(folder)
         if head is None:
             return cls(loaded, params, None)
-        return cls(loaded, params, load_refiner(head, loaded, params, batch=1, iterations=iterations))
+        return cls(loaded, params, load_refiner(head, loaded, params, batch=1, iterations=iterations, guard=guard))
 
     def segment(self, image: ImageSource, phrase: str) -> Segmentation:
         """Segments what the phrase says.

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from moonseg_jax.baselines import mask_iou
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
 from moonseg_jax.mask_cleaning import clean_mask
@@ -30,7 +31,7 @@ from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.policy import Policy
 from moonseg_jax.refine_memory import require_memory
 from moonseg_jax.rollout.memory import bytes_of, device_memory
-from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, NOT_ASKED, REFINED
+from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, KEPT, NOT_ASKED, REFINED
 from moonseg_jax.weights import REFINER, load_weights
 
 Rectangle = tuple[int, int, int, int]
@@ -47,7 +48,7 @@ class Refined:
     mask: Bool[np.ndarray, "H W"]
     status: str
     score: float
-    """Predicted IoU; nan where nothing was refined."""
+    """IoU that the head predicts for its own mask; nan where nothing was refined."""
 
 
 class Refiner:
@@ -60,6 +61,7 @@ class Refiner:
         head_params: Any,
         batch: int = 16,
         iterations: int | None = None,
+        guard: bool = False,
     ):
         """Fixes the batch size and the number of iterations; one program is compiled, at the first batch.
 
@@ -69,6 +71,8 @@ class Refiner:
           head_params: parameters of the head.
           batch: crops per call of the compiled program; the last ones are padded.
           iterations: calls of the head, at least 1; None takes the model's.
+          guard: keep a coarse mask that overlaps the refined one at least as well as the head expects the truth to:
+            nothing speaks against it then. Off in the specification.
 
         Raises:
           UserError: no crop per batch, or no iteration.
@@ -78,6 +82,7 @@ class Refiner:
         self.iterations = policy.config.refiner.iterations if iterations is None else iterations
         if self.iterations < 1:
             raise UserError(f"the refiner needs at least 1 iteration, got {iterations}; 0 is for leaving it out")
+        self.guard = guard
         self.side, self._batch, self._config = policy.config.vision.crop, batch, policy.config
         # Of the policy only the encoder is read; held on the device, or every batch would send it again.
         encoder = {"vision": policy_params["vision"]} if policy_params is not None else None
@@ -165,7 +170,8 @@ class Refiner:
                 crops[row], masks[row] = cut(images[i], coarse[i], rectangle, self.side)
             for of_iteration, (improved, scores) in zip(results, improve(crops, masks), strict=True):
                 for row, (i, rectangle) in enumerate(part):
-                    of_iteration[i] = _final(improved[row], float(scores[row]), rectangle, coarse[i])
+                    result = _final(improved[row], float(scores[row]), rectangle, coarse[i])
+                    of_iteration[i] = guarded(result, coarse[i]) if self.guard else result
         return results
 
 
@@ -177,6 +183,18 @@ def _final(
     if not pasted.any():
         return Refined(mask=coarse, status=EMPTY_RESULT, score=float("nan"))
     return Refined(mask=clean_mask(pasted), status=REFINED, score=score)
+
+
+def guarded(result: Refined, coarse: Bool[np.ndarray, "H W"]) -> Refined:
+    """The coarse mask again, where its IoU with the refined one is at least the IoU that the head predicts.
+
+    Args:
+      result: what refinement made of it.
+      coarse: the mask before, not empty.
+    """
+    if result.status != REFINED or mask_iou(result.mask, coarse) < result.score:
+        return result
+    return Refined(mask=coarse, status=KEPT, score=result.score)
 
 
 def refine_predictions(refiner: Refiner | None, predictions: Sequence[Prediction]) -> list[Refined]:
@@ -316,7 +334,12 @@ def paste(inside: Bool[np.ndarray, "h w"], rectangle: Rectangle, shape: tuple[in
 
 
 def load_refiner(
-    folder: Path, policy: Policy, policy_params: Any, batch: int = 16, iterations: int | None = None
+    folder: Path,
+    policy: Policy,
+    policy_params: Any,
+    batch: int = 16,
+    iterations: int | None = None,
+    guard: bool = False,
 ) -> Refiner:
     """The refiner whose head lies in a folder of weights.
 
@@ -326,12 +349,13 @@ def load_refiner(
       policy_params: its parameters.
       batch: crops per call of the compiled program.
       iterations: calls of the head, at least 1; None takes the model's.
+      guard: see `Refiner`.
 
     Raises:
       UserError: no head there, or one of other sizes; no crop per batch, or no iteration.
     """
     expected = head_shapes(make_head(policy.config), policy.config.vision.width)
-    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected), batch, iterations)
+    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected), batch, iterations, guard)
 
 
 def refiner_folder(policy: Path, refiner: Path | None) -> Path:

@@ -12,11 +12,12 @@ EMPTY_COARSE = "unrefined: empty coarse mask"
 BAD_BOX = "unrefined: the box has a number that is not finite"
 EMPTY_CROP = "unrefined: empty crop"
 EMPTY_RESULT = "unrefined: the refiner's mask is empty"
+KEPT = "unrefined: kept by the guard, the refined mask promises nothing better"
 
-STATUSES = (REFINED, NOT_ASKED, EMPTY_PATH, EMPTY_COARSE, BAD_BOX, EMPTY_CROP, EMPTY_RESULT)
+STATUSES = (REFINED, NOT_ASKED, EMPTY_PATH, EMPTY_COARSE, BAD_BOX, EMPTY_CROP, EMPTY_RESULT, KEPT)
 """All there are."""
 
 
 def is_as_asked(status: str) -> bool:
     """Whether nothing went wrong: refined, or coarse by request."""
-    return status in (REFINED, NOT_ASKED)
+    return status in (REFINED, NOT_ASKED, KEPT)

@@ -15,9 +15,17 @@ from moonseg_jax import refine as refine_module
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
 from moonseg_jax.model.refiner import init_head, make_head
-from moonseg_jax.refine import Refiner, encode_and_refine, improve_crops, pixel_rectangle, refine_predictions
+from moonseg_jax.refine import (
+    Refined,
+    Refiner,
+    encode_and_refine,
+    guarded,
+    improve_crops,
+    pixel_rectangle,
+    refine_predictions,
+)
 from moonseg_jax.refine_memory import bytes_per_crop, require_memory
-from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, NOT_ASKED, REFINED
+from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, KEPT, NOT_ASKED, REFINED
 from moonseg_jax.types import Example
 
 SIDE = 48
@@ -114,6 +122,32 @@ def test_answers_are_cleaned():
     coarse = block(20, 40, 30, 50)
     result = refiner_with(with_speck).refine([photo()], [BOX], [coarse])[0]
     np.testing.assert_array_equal(result.mask, coarse)
+
+
+def test_the_guard_keeps_a_mask_that_agrees_as_well_as_the_head_expects_the_truth_to():
+    coarse, refined = block(20, 40, 30, 50), block(20, 40, 30, 46)
+    agreement = 16 / 20
+    kept = guarded(Refined(mask=refined, status=REFINED, score=agreement), coarse)
+    np.testing.assert_array_equal(kept.mask, coarse)
+    assert (kept.status, kept.score) == (KEPT, agreement)
+    surer = Refined(mask=refined, status=REFINED, score=agreement + 1e-6)
+    assert guarded(surer, coarse) is surer
+    failed = Refined(mask=coarse, status=EMPTY_RESULT, score=float("nan"))
+    assert guarded(failed, coarse) is failed
+
+
+@pytest.mark.parametrize(("guard", "status", "right"), [(False, REFINED, 46), (True, KEPT, 50)])
+def test_a_guarded_refiner_answers_with_the_coarse_mask(guard, status, right):
+    def narrower(crops, masks):
+        answer = masks.copy()
+        answer[:, :, 30:] = 0.0
+        return answer
+
+    refiner = refiner_with(narrower)
+    refiner.guard = guard
+    result = refiner.refine([photo()], [BOX], [block(20, 40, 30, 50)])[0]
+    np.testing.assert_array_equal(result.mask, block(20, 40, 30, right))
+    assert result.status == status
 
 
 def test_a_box_without_pixels_is_an_empty_crop():
