@@ -23,8 +23,10 @@ OUTPUT_KINDS = (".png", ".svg", ".json")
 MAY_DIFFER_ON_RESUME = (
     "steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every", "keep_rollouts",
     "max_skipped_steps", "loggers", "log_reference_kl", "split_rollout_time",
+    "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor",
 )  # fmt: skip
-"""Settings a resumed run may change: how long it is, how often it reports, and how many failures it bears."""
+"""Settings a resumed run may change: how long it is, how often it reports, how many failures it bears, and the devices
+it runs on."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 

@@ -22,7 +22,7 @@ from moonseg_jax.learner.token_sums import WeightSums, effective_sample_size
 from moonseg_jax.loggers import open_loggers, require_libraries
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
-from moonseg_jax.sharding import to_host
+from moonseg_jax.sharding import make_mesh, to_host
 from moonseg_jax.time_split import StepClock, shares
 from moonseg_jax.train_config import LoopConfig
 from moonseg_jax.types import SumAndCount
@@ -154,7 +154,9 @@ class Loop:
     def judge(self, done: int, state: LearnerState) -> None:
         """Evaluates the averaged weights on held-out data; keeps them if they are the best so far."""
         params = to_host(state.averaged)
-        figures = self._evaluate(params)
+        # Every process judges by itself: programs over the mesh of training would wait for the others.
+        with jax.set_mesh(make_mesh(jax.local_devices()[:1])):
+            figures = self._evaluate(params)
         value = figures[self._judged_by]
         if self._is_main:
             self._write(done, {f"eval_{name}": figure for name, figure in figures.items()})

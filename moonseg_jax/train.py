@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.crop_features import feature_source
 from moonseg_jax.errors import UserError
@@ -33,7 +35,7 @@ from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
-from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_replicated
+from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters, row_shards
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
@@ -51,14 +53,14 @@ REFINER_SHOWN = ("mask", "iou", "refined_iou")
 
 def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
     """Supervised learning: boxes first where the config says so, then whole paths."""
-    mesh = make_mesh(fsdp=config.fsdp)
+    mesh = make_mesh(shape=config.mesh)
     if config.start_from is None:
         policy = Policy.from_config(config.model)
         params = policy.init(config.seed)
     else:
         policy, params = load_policy(Path(config.start_from), config.model)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = put_replicated(mesh, init_state({"policy": params}, optimizer))
+    state = put_parameters(mesh, init_state({"policy": params}, optimizer))
 
     layout = policy.layout(config.phrases_per_image, config.crops)
 
@@ -89,18 +91,18 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
 
 def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
-    mesh = make_mesh(fsdp=config.fsdp)
+    mesh = make_mesh(shape=config.mesh)
     policy, params = load_policy(Path(config.start_from), config.model)
     policy = policy.computing_in(config.dtype)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
-    state = put_replicated(mesh, init_state({"policy": params}, optimizer))
-    reference = put_replicated(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
+    state = put_parameters(mesh, init_state({"policy": params}, optimizer))
+    reference = put_parameters(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
 
     layout = policy.layout(config.phrases_per_image, config.crops)
     loader = _loader(config, functools.partial(_prompts_and_targets, layout, False))
     sampling = rl_sampling(config)
     require_memory(
-        config.model, sampling, _images_per_device(config), config.phrases_per_image,
+        config.model, sampling, _images_per_engine(config, mesh), config.phrases_per_image,
         parameters=bytes_of((state, reference)), available=device_memory(),
     )  # fmt: skip
     programs = rl_programs(config, policy, optimizer, mesh)
@@ -137,7 +139,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
 
 def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     """Training of the refinement head on pairs of rollouts and ground truth; the vision encoder stays frozen."""
-    mesh = make_mesh(fsdp=config.fsdp)
+    mesh = make_mesh(shape=config.mesh)
     policy, policy_params = load_policy(Path(config.policy), config.model)
     head, width = make_head(config.model), config.model.vision.width
     if config.start_from is None:
@@ -145,7 +147,7 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     else:
         params = load_weights(Path(config.start_from), REFINER, head_shapes(head, width))
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = put_replicated(mesh, init_state({"refiner": params}, optimizer))
+    state = put_parameters(mesh, init_state({"refiner": params}, optimizer))
 
     pairs = training_pairs(
         open_split(config.data, config.train_split), file=Path(config.pairs) if config.pairs else None,
@@ -222,15 +224,16 @@ def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loo
     return watch
 
 
-def _images_per_device(config: RlConfig) -> int:
-    """How many images of a batch each device takes; micro-batches take equal parts of every device's."""
-    images = config.images_per_batch // jax.device_count()
+def _images_per_engine(config: RlConfig, mesh: Mesh) -> int:
+    """How many images of a batch each rollout engine takes; micro-batches take equal parts of every learner's."""
+    shares = row_shards(mesh)
+    images = config.images_per_batch // shares
     if images % config.microbatches:
         raise UserError(
             f"microbatches is {config.microbatches}, which does not divide the {images} images of each of the "
-            f"{jax.device_count()} devices (images_per_batch is {config.images_per_batch}): change either"
+            f"{shares} shares of the mesh (images_per_batch is {config.images_per_batch}): change either"
         )
-    return images or 1
+    return config.images_per_batch // math.prod(mesh.shape[name] for name in ENGINES) or 1
 
 
 def _loader(config: LoopConfig, collate: Any) -> Any:

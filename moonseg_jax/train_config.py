@@ -10,8 +10,12 @@ from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.learner.policy_objective import overlong_buffer
 from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig
 from moonseg_jax.loggers import LIBRARIES, LoggerName
+from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
+
+EVERYONE_ITS_EXAMPLES = MeshConfig()
+"""The mesh of a run that names none: parameters whole on every device."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +49,8 @@ class LoopConfig:
     max_skipped_steps: int = 10
     """A step whose loss or gradient is not finite is skipped; so many in a row stop the run."""
     loader_threads: int = 1
-    fsdp: int = 1
-    """Devices a parameter is split over."""
+    mesh: MeshConfig = EVERYONE_ITS_EXAMPLES
+    """How the devices share the work; by default every one takes its part of the examples."""
 
     def __post_init__(self) -> None:
         """Refuses numbers that leave nothing to do.
@@ -56,7 +60,7 @@ class LoopConfig:
         """
         counts = {
             "steps": self.steps, "images_per_batch": self.images_per_batch, "crops": self.crops,
-            "phrases_per_image": self.phrases_per_image, "eval_every": self.eval_every, "fsdp": self.fsdp,
+            "phrases_per_image": self.phrases_per_image, "eval_every": self.eval_every,
             "eval_scenes": self.eval_scenes, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every,
             "max_skipped_steps": self.max_skipped_steps,
         }  # fmt: skip

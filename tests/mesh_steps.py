@@ -6,20 +6,23 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from tiny_models import compile_quickly, micro_params, micro_policy, scenes
 
+from moonseg_jax import partition
 from moonseg_jax.batch import prompt_batch, target_batch, true_mask
 from moonseg_jax.learner.policy import make_policy_step
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.refiner import make_crop_encoder, make_refiner_step
 from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
+from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.model.refiner import init_head, make_head
+from moonseg_jax.partition import partition_spec, path_of
 from moonseg_jax.rewards import RewardSpec, WeightedTerm
 from moonseg_jax.rollout.groups import make_rollout
 from moonseg_jax.rollout.settings import Sampling
-from moonseg_jax.sharding import make_mesh, put_batch, put_replicated, to_host
+from moonseg_jax.sharding import make_mesh, put_batch, put_parameters, put_replicated, to_host
 from moonseg_jax.types import PromptBatch, TargetBatch
 
 IMAGES = 8
@@ -41,7 +44,7 @@ Results = dict[str, np.ndarray]
 def sft_step(mesh: Mesh) -> Results:
     """One step of supervised learning."""
     policy = micro_policy()
-    state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
+    state = put_parameters(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     step = make_sft_step(
         policy.model, policy.tables, OPTIMIZER, tokens=policy.config.paths.max_new_tokens, box_weight=2.0,
         box_distance_weight=3.0, path_distance_weight=2.0, heat_weight=0.5, words_weight=0.7, average_decay=0.9,
@@ -55,7 +58,7 @@ def sft_step(mesh: Mesh) -> Results:
 def rl_step(mesh: Mesh) -> Results:
     """Rollouts and one update from them."""
     policy = micro_policy()
-    state = put_replicated(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
+    state = put_parameters(mesh, init_state({"policy": micro_params()}, OPTIMIZER))
     sampling = Sampling(group=2, temperature=0.9, slots=3)
     rollout = make_rollout(policy, sampling, reward=REWARD, seed=3, mesh=mesh)
     update = make_policy_step(
@@ -82,7 +85,7 @@ def refiner_step(mesh: Mesh) -> Results:
     policy = micro_policy()
     config = policy.config
     head = make_head(config)
-    state = put_replicated(mesh, init_state({"refiner": init_head(head, config.vision.width, 0)}, OPTIMIZER))
+    state = put_parameters(mesh, init_state({"refiner": init_head(head, config.vision.width, 0)}, OPTIMIZER))
     frozen = put_replicated(mesh, micro_params())
     encode = make_crop_encoder(policy.model)
     step = make_refiner_step(
@@ -103,6 +106,16 @@ STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step, "
 """Stage → its step, from placing the parameters to collecting the results."""
 
 
+MESHES = {
+    "one": MeshConfig(),
+    "all": MeshConfig(),
+    "fsdp": MeshConfig(fsdp=8),
+    "tensor": MeshConfig(data=2, fsdp=2, tensor=2),
+    "expert": MeshConfig(fsdp=2, expert=2, tensor=2),
+}
+"""Name → shape, of the first device or of all."""
+
+
 def global_batch(mesh: Mesh) -> tuple[PromptBatch, TargetBatch]:
     """Eight images with two phrases each, one of them padding; every process brings its share."""
     rows = [list(scene.examples[:2]) for scene in scenes(IMAGES)]
@@ -114,29 +127,31 @@ def global_batch(mesh: Mesh) -> tuple[PromptBatch, TargetBatch]:
 
 
 def collect(**trees: object) -> Results:
-    """All leaves by path; every device must hold all of each."""
+    """All leaves by path; each must lie where the rules put it, on no more devices and no fewer."""
     leaves = jax.tree_util.tree_leaves_with_path(trees)
-    split = [jax.tree_util.keystr(path) for path, leaf in leaves if not leaf.sharding.is_fully_replicated]
-    assert not split, f"not replicated: {split}"
+    for path, leaf in leaves:
+        spec = partition_spec(path_of(path), leaf.shape, dict(leaf.sharding.mesh.shape))
+        expected = NamedSharding(leaf.sharding.mesh, spec)
+        assert leaf.sharding.is_equivalent_to(expected, leaf.ndim), f"{path}: {leaf.sharding.spec}, not {spec}"
     return {jax.tree_util.keystr(path): to_host(leaf) for path, leaf in leaves}
 
 
 def main() -> None:
     """Reads the command line, writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", help="results go to OUT-STAGE-DEVICES.npz")
-    parser.add_argument("--stages", choices=STEPS, nargs="+", default=list(STEPS))
-    parser.add_argument("--devices", type=int, nargs="+", help="meshes of the first so many devices; default all")
+    parser.add_argument("out", help="results go to OUT-MESH-STAGE.npz")
+    parser.add_argument("steps", nargs="+", help="MESH-STAGE, such as fsdp-rl")
     parser.add_argument("--process", type=int, nargs=3, metavar=("PORT", "COUNT", "INDEX"))
     options = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "highest")
+    partition.SMALLEST_SPLIT = 64  # So that the micro model is split as large ones are.
     if options.process is not None:
         port, count, index = options.process
         jax.distributed.initialize(f"localhost:{port}", count, index)
-    for devices in options.devices or [jax.device_count()]:
-        mesh = make_mesh(jax.devices()[:devices])
-        for stage in options.stages:
-            np.savez(f"{options.out}-{stage}-{devices}.npz", **STEPS[stage](mesh))
+    for step in options.steps:
+        name, stage = step.split("-")
+        mesh = make_mesh(jax.devices()[:1] if name == "one" else jax.devices(), MESHES[name])
+        np.savez(f"{options.out}-{step}.npz", **STEPS[stage](mesh))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,12 @@ import pytest
 from mesh_steps import STEPS
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.sharding import make_mesh
 
 FOLDER = Path(__file__).parent
+SPLIT = ("all-sft", "all-rl", "all-refiner", "fsdp-rl", "tensor-sft", "tensor-rl", "expert-rl")
+"""Meshes of eight devices and steps on them; a step of `rl` samples, scores and learns."""
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +25,26 @@ def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("mesh") / "step"
     path = os.pathsep.join([str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
-        [sys.executable, str(FOLDER / "mesh_steps.py"), str(out), "--devices", "1", "8"],
+        [sys.executable, str(FOLDER / "mesh_steps.py"), str(out), *[f"one-{stage}" for stage in STEPS], *SPLIT],
         env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"},
-        check=True, timeout=600,
+        check=True, timeout=1200,
     )  # fmt: skip
     return out
 
 
-@pytest.mark.parametrize("stage", STEPS)
-def test_a_step_on_eight_devices_equals_the_step_on_one(stage, results):
-    one, eight = (dict(np.load(f"{results}-{stage}-{devices}.npz")) for devices in (1, 8))
+@pytest.mark.parametrize("step", SPLIT)
+def test_a_step_on_eight_devices_equals_the_step_on_one(step, results):
+    stage = step.split("-")[1]
+    one, eight = (dict(np.load(f"{results}-{name}.npz")) for name in (f"one-{stage}", step))
     assert one.keys() == eight.keys()
     for name, value in one.items():
         np.testing.assert_allclose(eight[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_a_mesh_needs_a_fitting_number_of_devices():
-    with pytest.raises(UserError, match=r"mesh\.fsdp = 2 does not divide the 1 devices"):
-        make_mesh(jax.devices()[:1], fsdp=2)
+    with pytest.raises(UserError, match=r"mesh\.fsdp = 2 does not divide the 1 devices; products that do: 1$"):
+        make_mesh(jax.devices()[:1], MeshConfig(fsdp=2))
+    with pytest.raises(UserError, match=r"fsdp = 2 x mesh\.tensor = 3 .* 8 devices; products that do: 1, 2, 4, 8$"):
+        MeshConfig(fsdp=2, tensor=3).sizes(8)
+    with pytest.raises(UserError, match=r"16 devices, but there are 8: set mesh\.data to 2"):
+        MeshConfig(data=4, fsdp=4).sizes(8)

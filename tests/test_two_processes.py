@@ -29,7 +29,7 @@ def test_two_processes_take_the_step_of_one(tmp_path):
         subprocess.Popen(
             [
                 sys.executable, str(FOLDER / "mesh_steps.py"), str(tmp_path / f"process{index}"),
-                "--stages", "rl", "--process", port, "2", str(index),
+                "all-rl", "--process", port, "2", str(index),
             ],
             env=environment,
         )
@@ -43,7 +43,7 @@ def test_two_processes_take_the_step_of_one(tmp_path):
             process.kill()
     assert codes == [0, 0]
     for index in range(2):
-        found = dict(np.load(tmp_path / f"process{index}-rl-2.npz"))
+        found = dict(np.load(tmp_path / f"process{index}-all-rl.npz"))
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -21,10 +21,11 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int
 
-from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.learner.advantages import FLAT
 from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.token_sums import number_of
+from moonseg_jax.partition import engine_axes, gathered_parameters, whole
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
@@ -70,6 +71,10 @@ def make_injection(policy: Policy, *, below: float, reward: RewardSpec, mesh: Me
     def inject(
         params: Any, batch: PromptBatch, targets: TargetBatch, rollouts: Rollouts, scored: Scored, step: Array
     ) -> tuple[Rollouts, Scored, Bool[Array, " Q"], Bool[Array, " Q"]]:
+        params, (batch, targets, rollouts, scored) = (
+            gathered_parameters(params),
+            whole((batch, targets, rollouts, scored)),
+        )
         given = _given_paths(policy, targets)
         drawn = read_paths(policy.config, policy.tables, given)
         truth = batch.ground_truth.reshape(-1, *batch.ground_truth.shape[2:])
@@ -92,10 +97,11 @@ def make_injection(policy: Policy, *, below: float, reward: RewardSpec, mesh: Me
         with_experts = rollouts.experts is not None
         placed = inject
         if mesh is not None:
-            rows = P((DATA, FSDP))
+            rows = P(ENGINES)
             placed = jax.shard_map(
                 inject, mesh=mesh, in_specs=(P(), rows, rows, placement_of_rollouts(with_experts), rows, P()),
-                out_specs=(placement_of_rollouts(with_experts, with_source=True), rows, rows, rows), check_vma=False,
+                out_specs=(placement_of_rollouts(with_experts, with_source=True), rows, rows, rows),
+                axis_names=engine_axes(mesh), check_vma=False,
             )  # fmt: skip
         rollouts, scored, hopeless, wanted = placed(params, batch, targets, rollouts, scored, step)
         return rollouts, scored, {

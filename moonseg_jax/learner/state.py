@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from moonseg_jax.partition import split_parameters
+
 
 @flax.struct.dataclass
 class LearnerState:
@@ -53,6 +55,7 @@ def apply_gradients(
 
     The average's decay grows from 0 to `average_decay` as (1 + t) / (10 + t), so early steps are forgotten.
     """
+    gradients = split_parameters(gradients)
     norm = optax.global_norm(gradients)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -65,4 +68,5 @@ def apply_gradients(
     )  # fmt: skip
     skipped = dataclasses.replace(tried, skipped_steps=state.skipped_steps + 1, skipped_in_row=state.skipped_in_row + 1)
     is_sound = jnp.isfinite(loss) & jnp.isfinite(norm)
-    return jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), taken, skipped), norm
+    chosen = jax.tree.map(lambda new, old: jnp.where(is_sound, new, old), taken, skipped)
+    return split_parameters(chosen), norm

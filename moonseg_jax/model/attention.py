@@ -12,8 +12,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
 from moonseg_jax.model.attention_parts import Part, merge, over_keys
+from moonseg_jax.model.dense import BACK, WHOLE, dense
 from moonseg_jax.model.pages import Cache, over_pages, write
 from moonseg_jax.model.segments import Seats, Segment, over_segment
+from moonseg_jax.partition import split_as, split_heads
 
 
 def attend(queries: Float[Array, "N H T d"], shared: list[Segment], seats: Seats | None, own: Part) -> Array:
@@ -90,24 +92,28 @@ class TauAttention(nn.Module):
         """
         c = self.config
         rows, count, _ = x_NTD.shape
-        qkv = nn.Dense(3 * c.width, dtype=self.dtype, name="qkv")(x_NTD)
+        qkv = dense(3 * c.width, dtype=self.dtype, name="qkv")(x_NTD)
         gelu = nn.gelu(qkv, approximate=c.tau_gelu == "tanh")
         init = nn.initializers.normal(0.02)
-        tau_q = self.param("tau_q", init, (3 * c.width, c.heads)).astype(self.dtype)
-        tau_v = self.param("tau_v", init, (3 * c.width, c.heads)).astype(self.dtype)
+        tau_q, tau_v = (
+            split_as(self.param(name, init, (3 * c.width, c.heads)).astype(self.dtype), WHOLE)
+            for name in ("tau_q", "tau_v")
+        )
         alpha = self.param("tau_alpha", nn.initializers.zeros, (c.heads,))
         log_position = jnp.log(positions_NT.astype(jnp.float32) + 1.0)
         tau_position = (0.5 + nn.sigmoid(alpha * log_position[..., None])).astype(self.dtype)
 
-        query, key, value = (part.reshape(rows, count, c.heads, c.head_width) for part in jnp.split(qkv, 3, -1))
+        query, key, value = (
+            split_heads(part.reshape(rows, count, c.heads, c.head_width), 2) for part in jnp.split(qkv, 3, -1)
+        )
         query = query * (jnp.tanh(gelu @ tau_q) + tau_position)[..., None]
         value = value * (jnp.tanh(gelu @ tau_v) + tau_position)[..., None]
         query = rotate(query, positions_NT, c.rope_theta)
         key = rotate(key, positions_NT, c.rope_theta)
         self.sow("intermediates", "query", query)
 
-        query_NHTd = query.transpose(0, 2, 1, 3)
-        fresh = Segment(keys=key.transpose(0, 2, 1, 3), values=value.transpose(0, 2, 1, 3), valid=None)
+        query_NHTd, keys, values = (split_heads(part.transpose(0, 2, 1, 3), 1) for part in (query, key, value))
+        fresh = Segment(keys=keys, values=values, valid=None)
         if cache is None:
             own = over_keys(query_NHTd, fresh.keys, fresh.values, None if mask is None else mask[..., None, :, :])
         else:
@@ -116,5 +122,5 @@ class TauAttention(nn.Module):
             own = over_pages(query_NHTd, cache, index)
         mixed_NHTd = attend(query_NHTd, context, seats, own)
         mixed = mixed_NHTd.transpose(0, 2, 1, 3).astype(self.dtype)
-        out = nn.Dense(c.width, dtype=self.dtype, name="proj")(mixed.reshape(rows, count, c.width))
+        out = dense(c.width, dtype=self.dtype, name="proj", splits=BACK)(mixed.reshape(rows, count, c.width))
         return out, fresh, cache

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import TextConfig
+from moonseg_jax.model.dense import WHOLE, dense
+from moonseg_jax.partition import axes_of_experts, axes_of_rows
+
+Product = Callable[..., Array]
+"""(rows, up, down, chosen experts, their weights, elsewhere) → rows. With `elsewhere` a choice may be expert E, one
+more than there are: it lies on another device, and nothing is computed for it."""
 
 MOST_BLOCK_ROWS = 64
 """Most rows per block of the padded grouped product."""
@@ -19,7 +29,45 @@ def gated(hidden: Float[Array, "... 2F"]) -> Float[Array, "... F"]:
     return nn.gelu(active, approximate=False) * (gate + 1)
 
 
-def all_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
+def on_a_mesh(
+    product: Product, x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array
+) -> Array:
+    """The product of routed experts on the mesh in use: rows where they lie, each device with its own experts.
+
+    Rows are split over the batch axes, so that every device sorts its own rows only; experts over `expert` and
+    `tensor`. Devices that hold different experts for different rows exchange the rows first, and each takes its own
+    rows' sums back. Nothing is computed where a row chose an expert of another device.
+    """
+    rows, experts = axes_of_rows(x_ND.shape[0]), axes_of_experts(up_EDF.shape[0])
+    shared = tuple(name for name in experts if name in rows)
+    alone = tuple(name for name in experts if name not in rows)
+    if not rows and not experts:
+        return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
+
+    def own(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
+        if not experts:
+            return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
+        if shared:
+            gather = functools.partial(jax.lax.all_gather, axis_name=shared, tiled=True)
+            x_ND, chosen_Nk, weights_Nk = gather(x_ND), gather(chosen_Nk), gather(weights_Nk)
+        count = up_EDF.shape[0]
+        place = chosen_Nk - jax.lax.axis_index(experts) * count
+        is_own = (place >= 0) & (place < count)
+        kept = jnp.where(is_own, weights_Nk, 0.0)
+        out = product(x_ND, up_EDF, down_EFD, jnp.where(is_own, place, count), kept, elsewhere=True)
+        out = jax.lax.psum(out, alone) if alone else out
+        return jax.lax.psum_scatter(out, shared, tiled=True) if shared else out
+
+    split = P(rows or None)
+    return jax.shard_map(
+        own, in_specs=(split, P(experts or None), P(experts or None), split, split), out_specs=split,
+        axis_names={*rows, *experts}, check_vma=False,
+    )(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)  # fmt: skip
+
+
+def all_experts(
+    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+) -> Array:
     """Computes every expert for every token and weights the results: the cheapest form while E <= 2 k.
 
     At most twice the ideal FLOPs there, no sort and no gather, and it shards over tokens without communication.
@@ -31,13 +79,16 @@ def all_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, w
     return hidden_NEF.reshape(x_ND.shape[0], -1) @ down_EFD.reshape(-1, width)
 
 
-def grouped_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
+def grouped_experts(
+    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+) -> Array:
     """Sorts assignments by expert, pads each expert to whole blocks, and multiplies block by block.
 
     No expert sees a token that did not choose it. `grouped_rows` says how many rows that makes.
     """
     active = chosen_Nk.shape[1]
-    experts = up_EDF.shape[0]
+    present = up_EDF.shape[0]
+    experts = present + elsewhere
     block_rows = rows_per_block(chosen_Nk.size, experts)
     blocks = grouped_rows(chosen_Nk.size, experts) // block_rows
     order, slot, ends = _block_layout(chosen_Nk.reshape(-1), experts, block_rows)
@@ -46,6 +97,11 @@ def grouped_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Arra
 
     def one_block(block: tuple[Array, Array]) -> Array:
         own_rows, index = block
+        if not elsewhere:
+            return expert_of(own_rows, index)
+        return jax.lax.cond(index < present, expert_of, lambda rows, _: jnp.zeros_like(rows), own_rows, index)
+
+    def expert_of(own_rows: Array, index: Array) -> Array:
         return gated(own_rows @ up_EDF[index]) @ down_EFD[index]
 
     out = jax.lax.map(one_block, (rows.reshape(blocks, block_rows, -1), block_expert)).reshape(rows.shape)
@@ -53,7 +109,9 @@ def grouped_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Arra
     return jnp.zeros_like(x_ND).at[order // active].add(out[slot] * weight[:, None])
 
 
-def ragged_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
+def ragged_experts(
+    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+) -> Array:
     """Sorts assignments by expert and multiplies with `jax.lax.ragged_dot` (native on TPU)."""
     active = chosen_Nk.shape[1]
     flat = chosen_Nk.reshape(-1)
@@ -61,6 +119,9 @@ def ragged_experts(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array
     sizes = jnp.bincount(flat, length=up_EDF.shape[0]).astype(jnp.int32)
     hidden = gated(jax.lax.ragged_dot(x_ND[order // active], up_EDF, sizes))
     out = jax.lax.ragged_dot(hidden, down_EFD, sizes)
+    if elsewhere:
+        # Rows behind the last group belong to no expert, and what the product leaves there is not promised.
+        out = jnp.where((flat[order] < len(sizes))[:, None], out, 0.0)
     weight = weights_Nk.reshape(-1)[order].astype(x_ND.dtype)
     return jnp.zeros_like(x_ND).at[order // active].add(out * weight[:, None])
 
@@ -106,7 +167,7 @@ class RoutedMLP(nn.Module):
         init = nn.initializers.lecun_normal(batch_axis=0)
         up = self.param("up", init, (c.experts, c.width, 2 * c.expert_width)).astype(self.dtype)
         down = self.param("down", init, (c.experts, c.expert_width, c.width)).astype(self.dtype)
-        logits = nn.Dense(c.experts, dtype=self.dtype, name="router")(x_ND).astype(jnp.float32)
+        logits = dense(c.experts, dtype=self.dtype, name="router", splits=WHOLE)(x_ND).astype(jnp.float32)
         chosen = jax.lax.top_k(logits, c.active_experts)[1] if replay is None else replay.reshape(-1, c.active_experts)
         weights = nn.softmax(jnp.take_along_axis(logits, chosen, axis=-1))
         if c.experts <= 2 * c.active_experts:
@@ -115,5 +176,5 @@ class RoutedMLP(nn.Module):
             product = ragged_experts
         else:
             product = grouped_experts
-        out = product(x_ND, up, down, chosen, weights)
+        out = on_a_mesh(product, x_ND, up, down, chosen, weights)
         return out.reshape(x_NTD.shape), chosen.reshape(*x_NTD.shape[:2], -1)

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from moonseg_jax.config import RegionConfig
+from moonseg_jax.model.dense import dense
 from moonseg_jax.model.text import EPSILON
 
 
@@ -30,12 +31,12 @@ class Region(nn.Module):
             "coord_frequencies", nn.initializers.normal(2.0), (1, c.coord_features // 2)
         )
         self.size_frequencies = self.param("size_frequencies", nn.initializers.normal(2.0), (2, c.size_features // 2))
-        self.coord_encoder = nn.Dense(self.width, dtype=self.dtype)
-        self.size_encoder = nn.Dense(self.width, dtype=self.dtype)
+        self.coord_encoder = dense(self.width, dtype=self.dtype)
+        self.size_encoder = dense(self.width, dtype=self.dtype)
         if c.layer_norm:
             self.ln = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype)
-        self.coord_decoder = nn.Dense(c.coord_bins, dtype=self.dtype)
-        self.size_decoder = nn.Dense(2 * c.size_bins, dtype=self.dtype)
+        self.coord_decoder = dense(c.coord_bins, dtype=self.dtype)
+        self.size_decoder = dense(2 * c.size_bins, dtype=self.dtype)
 
     def embed_coordinate(self, value: Float[Array, "..."]) -> Float[Array, "... D"]:
         """Embedding of a coordinate in [0, 1]."""

@@ -9,10 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
 from moonseg_jax.model.attention import TauAttention
+from moonseg_jax.model.dense import ACROSS, BACK, WHOLE, dense, embedding
 from moonseg_jax.model.moe import RoutedMLP
 from moonseg_jax.model.pages import Cache
 from moonseg_jax.model.segments import Seats, Segment
 from moonseg_jax.model.stacks import unrolled
+from moonseg_jax.partition import split_as, split_rows
 
 EPSILON = 1e-5
 """Of every LayerNorm in the model."""
@@ -35,8 +37,8 @@ class DenseMLP(nn.Module):
     @nn.compact
     def __call__(self, x_NTD: Float[Array, "N T D"]) -> Float[Array, "N T D"]:
         """Hidden rows of the same width."""
-        hidden = nn.Dense(self.config.mlp_width, dtype=self.dtype, name="fc1")(x_NTD)
-        return nn.Dense(self.config.width, dtype=self.dtype, name="fc2")(nn.gelu(hidden, approximate=True))
+        hidden = dense(self.config.mlp_width, dtype=self.dtype, name="fc1")(x_NTD)
+        return dense(self.config.width, dtype=self.dtype, name="fc2", splits=BACK)(nn.gelu(hidden, approximate=True))
 
 
 class Block(nn.Module):
@@ -59,6 +61,7 @@ class Block(nn.Module):
         index: Int[Array, "N T"] | None = None,
     ) -> tuple[Float[Array, "N T D"], tuple[Segment, Int[Array, "N T k"] | None, Cache | None]]:
         """Hidden rows; fresh keys and values, the experts used, and the updated cache. See `TauAttention`."""
+        x_NTD = split_rows(x_NTD)
         normed = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln")(x_NTD)
         attention = TauAttention(self.config, dtype=self.dtype, name="attn")
         mixed, fresh, cache = attention(normed, positions_NT, context, mask, seats, cache, index)
@@ -81,13 +84,13 @@ class TextDecoder(nn.Module):
         """Two scanned stacks: `dense` and `routed`."""
         c = self.config
         # Rows of unit size: blocks add O(1) to the residual stream, and a small embedding would drown in it.
-        self.embedding = nn.Embed(
-            c.vocabulary, c.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0)
+        self.embedding = embedding(
+            c.vocabulary, c.width, dtype=self.dtype, init=nn.initializers.normal(1.0)
         )  # fmt: skip
         self.dense = self._stack(c.dense_layers, routed=False)
         self.routed = self._stack(c.layers - c.dense_layers, routed=True)
         self.post_ln = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype)
-        self.head = nn.Dense(c.vocabulary, dtype=self.dtype)
+        self.head = dense(c.vocabulary, dtype=self.dtype)
 
     def _stack(self, layers: int, routed: bool) -> nn.Module:
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
@@ -99,14 +102,15 @@ class TextDecoder(nn.Module):
 
     def embed(self, token_ids: Int[Array, "..."]) -> Float[Array, "... D"]:
         """Rows of the embedding table."""
-        return self.embedding(token_ids)
+        return split_rows(self.embedding(token_ids))
 
     def logits(self, hidden: Float[Array, "... D"], tokens: Int[Array, " A"] | None = None) -> Float[Array, "... A"]:
         """Float32 logits, Linear(LayerNorm(hidden)), of the whole vocabulary or of the given tokens only."""
         if tokens is None:
             return self.head(self.post_ln(hidden)).astype(jnp.float32)
         parameters = self.head.variables["params"]
-        kernel, bias = (parameters[name].astype(self.dtype)[..., tokens] for name in ("kernel", "bias"))
+        kernel = split_as(split_as(parameters["kernel"].astype(self.dtype), ACROSS)[:, tokens], WHOLE)
+        bias = split_as(parameters["bias"].astype(self.dtype)[tokens], WHOLE)
         return (self.post_ln(hidden) @ kernel + bias).astype(jnp.float32)
 
     def __call__(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from moonseg_jax.partition import most_of_engines
+
 
 def set_wanted(values: Any, wanted: Bool[Array, " n"], compute: Callable[[Int[Array, " c"]], Any], at_once: int) -> Any:
     """`values` with the wanted rows computed; only these cost anything, but for filling up the last turn.
@@ -19,7 +21,7 @@ def set_wanted(values: Any, wanted: Bool[Array, " n"], compute: Callable[[Int[Ar
       compute: numbers of some rows → these rows.
       at_once: c, rows per turn.
     """
-    count, number = len(wanted), jnp.sum(wanted)
+    count, number = len(wanted), most_of_engines(jnp.sum(wanted))
     order = jnp.nonzero(wanted, size=count + at_once, fill_value=count)[0]
 
     def turn(carry: tuple[Array, Any]) -> tuple[Array, Any]:

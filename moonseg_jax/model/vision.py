@@ -7,7 +7,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from moonseg_jax.config import VisionConfig
+from moonseg_jax.model.dense import BACK, WHOLE, dense
 from moonseg_jax.model.stacks import unrolled
+from moonseg_jax.partition import split_as, split_heads, split_rows
 
 EPSILON = 1e-5
 
@@ -33,16 +35,19 @@ class VisionBlock(nn.Module):
         x_BPW, early_BPW = carry
         c = self.config
         batch, patches, _ = x_BPW.shape
+        x_BPW = split_rows(x_BPW)
         normed = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln1")(x_BPW)
-        qkv = nn.Dense(3 * c.width, dtype=self.dtype, name="qkv")(normed)
-        query, key, value = (part.reshape(batch, patches, c.heads, -1) for part in jnp.split(qkv, 3, -1))
+        qkv = dense(3 * c.width, dtype=self.dtype, name="qkv")(normed)
+        query, key, value = (
+            split_heads(part.reshape(batch, patches, c.heads, -1), 2) for part in jnp.split(qkv, 3, -1)
+        )
         scores = jnp.einsum("BQHd,BSHd->BHQS", query, key, preferred_element_type=jnp.float32)
         weights = nn.softmax(scores * query.shape[-1] ** -0.5).astype(self.dtype)
         mixed = jnp.einsum("BHQS,BSHd->BQHd", weights, value).reshape(batch, patches, c.width)
-        x_BPW = x_BPW + nn.Dense(c.width, dtype=self.dtype, name="proj")(mixed)
+        x_BPW = x_BPW + dense(c.width, dtype=self.dtype, name="proj", splits=BACK)(mixed)
         normed = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="ln2")(x_BPW)
-        hidden = nn.gelu(nn.Dense(c.mlp_width, dtype=self.dtype, name="fc1")(normed), approximate=True)
-        x_BPW = x_BPW + nn.Dense(c.width, dtype=self.dtype, name="fc2")(hidden)
+        hidden = nn.gelu(dense(c.mlp_width, dtype=self.dtype, name="fc1")(normed), approximate=True)
+        x_BPW = x_BPW + dense(c.width, dtype=self.dtype, name="fc2", splits=BACK)(hidden)
         return (x_BPW, jnp.where(layer == c.early_layer, x_BPW, early_BPW)), None
 
 
@@ -57,7 +62,7 @@ class VisionEncoder(nn.Module):
     def setup(self) -> None:
         """Names follow the official modules."""
         c = self.config
-        self.patch_embedding = nn.Dense(c.width, dtype=self.dtype)
+        self.patch_embedding = dense(c.width, dtype=self.dtype)
         self.position = self.param("position", nn.initializers.normal(0.5), (c.grid**2, c.width))
         block = nn.remat(VisionBlock, prevent_cse=False) if self.remat else VisionBlock
         self.blocks = nn.scan(
@@ -65,13 +70,13 @@ class VisionEncoder(nn.Module):
             unroll=unrolled(c.layers),
         )(c, dtype=self.dtype)  # fmt: skip
         self.post_ln = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype)
-        self.projection_fc1 = nn.Dense(c.projection_width, dtype=self.dtype)
-        self.projection_fc2 = nn.Dense(self.text_width, dtype=self.dtype)
+        self.projection_fc1 = dense(c.projection_width, dtype=self.dtype)
+        self.projection_fc2 = dense(self.text_width, dtype=self.dtype, splits=BACK)
 
     def features(self, crops: UInt8[Array, "B S S 3"]) -> tuple[Float[Array, "B g*g W"], Float[Array, "B g*g W"]]:
         """Final features (after the last LayerNorm) and early features (after block `early_layer`, no norm)."""
         patches = patchify(crops, self.config.patch).astype(self.dtype)
-        x_BPW = self.patch_embedding(patches) + self.position.astype(self.dtype)
+        x_BPW = self.patch_embedding(patches) + split_as(self.position.astype(self.dtype), WHOLE)
         (x_BPW, early_BPW), _ = self.blocks((x_BPW, jnp.zeros_like(x_BPW)), jnp.arange(self.config.layers))
         return self.post_ln(x_BPW), early_BPW
 

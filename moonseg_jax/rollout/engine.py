@@ -22,6 +22,7 @@ from jaxtyping import Array, Int
 from moonseg_jax.model.decoding import decode, layers_of
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.pages import empty_caches
+from moonseg_jax.partition import most_of_engines
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import token_statistics
 from moonseg_jax.rollout.noise import draw
@@ -100,7 +101,8 @@ def sample(
         is_last = first_image + count >= images
 
         def decodes(state: EngineState) -> Array:
-            return jnp.where(is_last, state.unfinished > 0, free_places(state.residents) < count)
+            wants = jnp.where(is_last, state.unfinished > 0, free_places(state.residents) < count)
+            return most_of_engines(wants.astype(jnp.int32)) > 0
 
         state = jax.lax.while_loop(decodes, step, state)
         return state, (before.image_experts, before.prompt_experts) if sampling.record_experts else None
@@ -152,7 +154,7 @@ def _make_step(
         )  # fmt: skip
         drawn = Drawn(token_ids=token, bins=bins, log_probs=statistics.log_probs)
         following = dataclasses.replace(
-        slots,
+            slots,
             step=slots.step + 1, hidden=hidden[:, 0], grammar_state=grammar.advance(slots.grammar_state, token),
             broken=broken, caches=caches,
         )  # fmt: skip

@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
-from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.errors import UserError
 from moonseg_jax.metrics import by_object_size
+from moonseg_jax.partition import engine_axes, gathered_parameters, whole
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.engine import sample
@@ -60,6 +61,7 @@ def make_rollout(
     require_budget(policy)
 
     def rollout(params: Any, batch: PromptBatch, target_lengths: Int[Array, "I K"], step: Int[Array, ""]) -> Rolled:
+        params, batch, target_lengths = gathered_parameters(params), whole(batch), whole(target_lengths)
         keys = sample_keys(jax.random.key(seed), step, batch.example_ids, sampling.group)
         rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
         drawn, scored = draw_and_score(policy, batch, target_lengths, rollouts, reward, step, token_credit)
@@ -67,14 +69,14 @@ def make_rollout(
         valid = jnp.repeat(batch.valid.reshape(-1), sampling.group)
         of_size = {name: jnp.repeat(rows, sampling.group) for name, rows in by_object_size(truth).items()}
         sums = {**_figures(rollouts, scored, reward, valid, of_size), "useful_slots": use}
-        return rollouts, scored, drawn, sums if mesh is None else jax.lax.psum(sums, (DATA, FSDP))
+        return rollouts, scored, drawn, sums if mesh is None else jax.lax.psum(sums, ENGINES)
 
     if mesh is None:
         return jax.jit(rollout)
     return jax.jit(
         jax.shard_map(
-            rollout, mesh=mesh, in_specs=(P(), P((DATA, FSDP)), P((DATA, FSDP)), P()), out_specs=_placement(sampling),
-            check_vma=False,
+            rollout, mesh=mesh, in_specs=(P(), P(ENGINES), P(ENGINES), P()), out_specs=_placement(sampling),
+            axis_names=engine_axes(mesh), check_vma=False,
         )
     )  # fmt: skip
 
@@ -134,7 +136,7 @@ def _figures(
 
 def placement_of_rollouts(with_experts: bool, with_source: bool = False) -> Rollouts:
     """Partition specs of rollouts: rows lie with their images."""
-    rows, layered = P((DATA, FSDP)), P(None, (DATA, FSDP))
+    rows, layered = P(ENGINES), P(None, ENGINES)
     whole: dict[str, Any] = dict.fromkeys(("image", "prompt", "completion"), layered)
     per_row: dict[str, Any] = {field.name: rows for field in dataclasses.fields(Rollouts)}  # type: ignore[arg-type]
     per_row["source"] = rows if with_source else None
@@ -144,5 +146,5 @@ def placement_of_rollouts(with_experts: bool, with_source: bool = False) -> Roll
 
 def _placement(sampling: Sampling) -> Any:
     """Where the outputs lie: rows with their images, figures everywhere."""
-    rows, everywhere = P((DATA, FSDP)), P()
+    rows, everywhere = P(ENGINES), P()
     return placement_of_rollouts(sampling.record_experts), rows, rows, everywhere

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.axes import ENGINES
+from moonseg_jax.partition import engine_axes
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.groups import draw_and_score
@@ -64,10 +65,14 @@ def part_seconds(
     def judge(batch: PromptBatch, lengths: Array, rollouts: Rollouts) -> Array:
         return _all_of(draw_and_score(policy, batch, lengths, rollouts, reward, 0, token_credit))
 
-    rows = P((DATA, FSDP))
+    rows = P(ENGINES)
 
     def seconds(part: Callable[..., Array], specs: tuple[P, ...], *inputs: Any) -> float:
-        program = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False))
+        program = jax.jit(
+            jax.shard_map(
+                part, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=engine_axes(mesh), check_vma=False
+            )
+        )
         return _fastest(program, *inputs)
 
     encoded = seconds(encode, (P(), rows), params, batch)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from moonseg_jax.axes import DATA, FSDP
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.bench.rollout.workload import Workload
 from moonseg_jax.bench.timing import Timed, fastest
 from moonseg_jax.rollout.engine import sample
@@ -48,7 +48,7 @@ def time_engine(work: Workload, sampling: Sampling, repeats: int) -> dict[str, f
 
 def time_engines(work: Workload, sampling: Sampling, repeats: int) -> dict[str, float]:
     """The same with an engine on every device, each with its share of the images, which they must divide."""
-    mesh, rows = make_mesh(), P((DATA, FSDP))
+    mesh, rows = make_mesh(), P(ENGINES)
     run = jax.jit(
         jax.shard_map(
             engine(work, sampling), mesh=mesh, in_specs=(P(), rows, rows), out_specs=(rows, rows), check_vma=False

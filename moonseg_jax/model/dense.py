@@ -1,0 +1,49 @@
+"""Linear layers whose weights may lie split over a mesh: gathered where they are used, but for `tensor`.
+
+The compiler may also multiply by parts of a matrix and exchange rows instead. Rows are many, and of contractions whose
+sides are split over different axes of three it computed wrong gradients (XLA of jax 0.10 on CPUs; `tests/test_mesh.py`
+holds the sums).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jaxtyping import Array
+
+from moonseg_jax.axes import TENSOR
+from moonseg_jax.partition import split_as
+
+ACROSS = (None, TENSOR)
+"""Of a matrix `[in, out]`: its outputs are split over `tensor`."""
+BACK = (TENSOR, None)
+"""The inputs are: what such outputs are read by."""
+WHOLE = (None, None)
+
+
+def dense(
+    features: int, *, dtype: jnp.dtype, name: str | None = None, splits: tuple[str | None, ...] = ACROSS
+) -> nn.Dense:
+    """A linear layer; `splits` says how its matrix lies while it is used."""
+    return nn.Dense(features, dtype=dtype, name=name, promote_dtype=functools.partial(_gathered, splits))
+
+
+def embedding(entries: int, width: int, *, dtype: jnp.dtype, init: jax.nn.initializers.Initializer) -> nn.Embed:
+    """A table of rows, its entries split over `tensor`."""
+    gathered = functools.partial(_gathered_table, BACK)
+    return nn.Embed(entries, width, dtype=dtype, embedding_init=init, promote_dtype=gathered)
+
+
+def _gathered(splits: tuple[str | None, ...], inputs: Array, kernel: Array, bias: Array, **types: Any) -> list[Array]:
+    inputs, kernel, bias = promote_dtype(inputs, kernel, bias, **types)
+    return [inputs, split_as(kernel, splits), bias]
+
+
+def _gathered_table(splits: tuple[str | None, ...], table: Array, **types: Any) -> list[Array]:
+    (table,) = promote_dtype(table, **types)
+    return [split_as(table, splits)]
