@@ -73,6 +73,24 @@ def filled_box(mask: Mask, margin: float = 0.0) -> Mask:
     return box
 
 
+def inscribed_ellipse(mask: Mask) -> Mask:
+    """The ellipse in the bounding box of a mask, by pixel centres; empty for an empty mask."""
+    ellipse = np.zeros_like(mask)
+    if mask.any():
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        across, down = ((2 * np.arange(side) + 1) / side - 1 for side in (width, height))
+        ellipse[y : y + height, x : x + width] = down[:, None] ** 2 + across**2 <= 1
+    return ellipse
+
+
+def convex_hull(mask: Mask) -> Mask:
+    """The convex hull of the centres of a mask's pixels, filled; empty for an empty mask."""
+    hull = np.zeros(mask.shape, np.uint8)
+    if mask.any():
+        cv2.fillConvexPoly(hull, cv2.convexHull(cv2.findNonZero(mask.view(np.uint8))), 1)
+    return hull.astype(bool)
+
+
 def _grown(occupied: np.ndarray, margin: float) -> slice:
     first, end = int(occupied[0]), int(occupied[-1]) + 1
     growth = round(margin * (end - first))

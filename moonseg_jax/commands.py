@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,9 +12,11 @@ import tyro
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.commands_data import Data
+from moonseg_jax.commands_eval import Eval
 from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_rewards import Rewards
+from moonseg_jax.commands_score import Score
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
@@ -138,59 +139,6 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Measure a checkpoint on held-out scenes: IoU, precision, boundary IoU, before and after refinement."""
-
-    checkpoint: OptionalPath = None
-    """Folder of policy weights, such as RUN/best; the shipped ones by default."""
-    refiner: OptionalPath = None
-    """Folder of refiner weights; by default the checkpoint's own, and the shipped ones with the shipped policy."""
-    refine: bool = True
-    """Refine the mask that the path draws; --no-refine needs no refiner weights."""
-    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Times that the refiner improves its own mask; the model's number by default, 0 for no refinement."""
-    refine_batch: int = 16
-    """Crops that are refined side by side."""
-    data: OptionalPath = None
-    """Data set built by `moonseg data build`; held-out embedded scenes by default."""
-    split: str = "val"
-    """Split of that data set."""
-    scenes: int = 500
-    """How many scenes."""
-    seed: int = 0
-    """Seed of the embedded scenes and of sampling."""
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = None
-    """JSON file for the figures; they are printed in any case."""
-
-    def run(self) -> None:
-        """Evaluates and prints the figures as JSON.
-
-        Raises:
-          UserError: A checkpoint or the data cannot be used, or there are too few scenes.
-        """
-        if self.scenes < 1:
-            raise UserError(f"--scenes must be at least 1, got {self.scenes}")
-        if self.refine_batch < 1:
-            raise UserError(f"--refine-batch must be at least 1, got {self.refine_batch}")
-        if self.seed < 0:
-            raise UserError(f"--seed must not be negative, got {self.seed}")
-        if self.out is not None:
-            _require_folder_of(self.out)
-        from moonseg_jax.compilation import keep_compiled_programs
-        from moonseg_jax.judge import evaluate_checkpoint
-        from moonseg_jax.run_directory import write_json
-
-        keep_compiled_programs()
-        figures = evaluate_checkpoint(
-            policy=self.checkpoint, refiner=self.refiner, data=self.data, split=self.split, scenes=self.scenes,
-            seed=self.seed, refine=self.refine, iterations=self.iterations, refine_batch=self.refine_batch,
-        )  # fmt: skip
-        if self.out is not None:
-            write_json(self.out, figures)
-        print(json.dumps(figures, indent=2))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Quickstart:
     """See it work: train by reinforcement learning on embedded data, refine, evaluate, write a report."""
 
@@ -243,7 +191,8 @@ Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Evidence, tyro.conf.subcommand("evidence")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[PathCommand, tyro.conf.subcommand("path")]

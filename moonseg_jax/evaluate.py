@@ -10,17 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.batch import prompt_batch, true_mask
 from moonseg_jax.images import crops_needed
 from moonseg_jax.metrics import MaskMetrics
 from moonseg_jax.paths.decode import box_from_tokens, edges_from_tokens
 from moonseg_jax.paths.fill import fill
+from moonseg_jax.paths.svg import path_text
 from moonseg_jax.policy import Policy
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import GREEDY, sample_keys
 from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.sharding import put_batch
 from moonseg_jax.types import Example, PromptBatch, Scene
 
 
@@ -41,15 +46,44 @@ class Prediction:
         height, width = self.example.image.shape[:2]
         return fill([polygon * np.array([width, height]) for polygon in self.polygons], height, width)
 
+    def path(self) -> str:
+        """SVG path text relative to the drawn box, in units of the box."""
+        cx, cy, width, height = (float(value) for value in self.box)
+        corner, extent = np.array([cx - width / 2, cy - height / 2]), np.array([width, height])
+        return path_text([(polygon - corner) / extent for polygon in self.polygons])
+
 
 class Decoder:
     """Compiled decoding of fixed-shape batches, for evaluation and prediction."""
 
-    def __init__(self, policy: Policy, *, images: int, phrases: int, crops: int = 1, temperature: float = GREEDY):
-        """Fixes the shapes: `images` with `phrases` each per call."""
-        self.policy, self.images, self.temperature = policy, images, temperature
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        images: int,
+        phrases: int,
+        crops: int = 1,
+        temperature: float = GREEDY,
+        mesh: Mesh | None = None,
+    ):
+        """Fixes the shapes: `images` with `phrases` each per call.
+
+        Args:
+          policy: the model and its language.
+          images: per call, a multiple of the mesh's devices.
+          phrases: per image.
+          crops: per image.
+          temperature: 0 for the best tokens.
+          mesh: of this process's devices, each of which decodes its own images with parameters of its own; what an
+            image gets depends on the images per device alone. None runs on one device.
+        """
+        self.policy, self.images, self.temperature, self._mesh = policy, images, temperature, mesh
         self.layout = policy.layout(phrases, crops)
-        self._decode = jax.jit(functools.partial(_decode, policy, temperature))
+        decode = functools.partial(_decode, policy, temperature)
+        if mesh is not None:
+            rows = P(ENGINES)
+            decode = jax.shard_map(decode, mesh=mesh, in_specs=(P(), rows, P()), out_specs=rows, check_vma=False)
+        self._decode = jax.jit(decode)
 
     def __call__(self, params: Any, scenes: Sequence[Scene], seed: int = 0) -> list[Prediction]:
         """Predictions for every example of every scene (the first `phrases` of each), in order."""
@@ -62,6 +96,8 @@ class Decoder:
     def _batch(self, params: Any, rows: Sequence[Sequence[Example]], seed: int) -> list[Prediction]:
         padded = [*rows, *([rows[0]] * (self.images - len(rows)))]
         batch = prompt_batch(padded, self.layout)
+        if self._mesh is not None:
+            batch = put_batch(self._mesh, batch)
         lengths, box, edges = jax.device_get(self._decode(params, batch, jax.random.key(seed)))
         predictions = []
         for i, examples in enumerate(rows):

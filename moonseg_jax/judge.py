@@ -6,7 +6,6 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -122,45 +121,6 @@ def _gallery(
             )
         )  # fmt: skip
     return items
-
-
-def evaluate_checkpoint(
-    *,
-    policy: Path | None,
-    refiner: Path | None,
-    data: Path | None,
-    split: str,
-    scenes: int,
-    seed: int,
-    refine: bool = True,
-    iterations: int | None = None,
-    refine_batch: int = REFINE_BATCH,
-) -> dict[str, Any]:
-    """Figures of `moonseg evaluate` on a split of a data set, or on embedded scenes never used in training.
-
-    Args:
-      policy: policy weights; None takes the shipped policy and refiner.
-      refiner: refiner weights; None takes those in the policy's folder.
-      data: folder of a data set; None draws embedded scenes.
-      split: of that data set.
-      scenes: how many of its first scenes.
-      seed: of the samples at T = 1.
-      refine: whether to refine; without, no refiner weights are needed.
-      iterations: calls of the refinement head; None takes the model's, 0 is the same as `refine=False`.
-      refine_batch: crops that are refined side by side.
-
-    Raises:
-      UserError: weights or data are missing or do not fit, or fewer than 0 iterations.
-    """
-    policy, refiner = find_weights(policy, refiner, refine=refine, iterations=iterations)
-    held_out = _held_out(data, split, scenes, seed)
-    result = judge(
-        policy, refiner, held_out, phrases=2, seed=seed, baselines=True, iterations=iterations,
-        refine_batch=refine_batch,
-    )  # fmt: skip
-    names = ("coarse", "refined", "sampled_miou", "baselines", "statuses", "iterations")
-    figures = {name: getattr(result, name) for name in names}
-    return {name: value for name, value in figures.items() if value is not None}
 
 
 def judge_refinement(

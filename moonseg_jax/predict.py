@@ -11,7 +11,6 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Decoder, Prediction
 from moonseg_jax.images import ImageSource, crops_needed, decode_image
 from moonseg_jax.paths.boxes import corners_from_box
-from moonseg_jax.paths.svg import path_text
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refine import Refined, Refiner, load_refiner, refine_predictions, refiner_folder
 from moonseg_jax.segmentation import Segmentation
@@ -85,10 +84,8 @@ class Segmenter:
         box: Any = prediction.box
         cx, cy, width, height = (float(value) for value in box)
         x0, y0, x1, y1 = (float(side) for side in corners_from_box(box))
-        corner, extent = np.array([cx - width / 2, cy - height / 2]), np.array([width, height])
-        relative = [(polygon - corner) / extent for polygon in prediction.polygons]
         return Segmentation(
-            image=prediction.example.image, phrase=prediction.example.phrase, path=path_text(relative),
+            image=prediction.example.image, phrase=prediction.example.phrase, path=prediction.path(),
             drawn_box=(cx, cy, width, height), box=(x0, y0, x1, y1), polygons=prediction.polygons,
             coarse_mask=prediction.mask(), mask=final.mask, status=final.status, score=final.score,
         )  # fmt: skip

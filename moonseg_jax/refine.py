@@ -11,8 +11,11 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, UInt8
 
+from moonseg_jax.axes import ENGINES
 from moonseg_jax.baselines import mask_iou
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
@@ -31,6 +34,7 @@ from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.policy import Policy
 from moonseg_jax.refine_memory import require_memory
 from moonseg_jax.rollout.memory import bytes_of, device_memory
+from moonseg_jax.sharding import put_batch, put_replicated
 from moonseg_jax.status import BAD_BOX, EMPTY_COARSE, EMPTY_CROP, EMPTY_PATH, EMPTY_RESULT, KEPT, NOT_ASKED, REFINED
 from moonseg_jax.weights import REFINER, load_weights
 
@@ -62,6 +66,7 @@ class Refiner:
         batch: int = 16,
         iterations: int | None = None,
         guard: bool = False,
+        mesh: Mesh | None = None,
     ):
         """Fixes the batch size and the number of iterations; one program is compiled, at the first batch.
 
@@ -73,6 +78,7 @@ class Refiner:
           iterations: calls of the head, at least 1; None takes the model's.
           guard: keep a coarse mask that overlaps the refined one at least as well as the head expects the truth to:
             nothing speaks against it then. Off in the specification.
+          mesh: of this process's devices, each of which refines `batch` crops; None runs on one device.
 
         Raises:
           UserError: no crop per batch, or no iteration.
@@ -83,13 +89,27 @@ class Refiner:
         if self.iterations < 1:
             raise UserError(f"the refiner needs at least 1 iteration, got {iterations}; 0 is for leaving it out")
         self.guard = guard
-        self.side, self._batch, self._config = policy.config.vision.crop, batch, policy.config
+        self.side, self._config, self._mesh = policy.config.vision.crop, policy.config, mesh
+        self._per_device, self._batch = batch, batch * (1 if mesh is None else mesh.size)
         # Of the policy only the encoder is read; held on the device, or every batch would send it again.
         encoder = {"vision": policy_params["vision"]} if policy_params is not None else None
-        self._params = jax.device_put((encoder, head_params))
+        self._params = self._placed((encoder, head_params))
         self._head = make_head(policy.config)
-        self._run = jax.jit(functools.partial(improve_crops, policy.model, self._head, self.iterations))
-        self._run_each = jax.jit(functools.partial(improve_crops_each, policy.model, self._head, self.iterations))
+        self._run = self._program(functools.partial(improve_crops, policy.model, self._head, self.iterations))
+        self._run_each = self._program(functools.partial(improve_crops_each, policy.model, self._head, self.iterations))
+
+    def _placed(self, tree: Any) -> Any:
+        return jax.device_put(tree) if self._mesh is None else put_replicated(self._mesh, tree)
+
+    def _program(self, improve: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled at its first call; on a mesh, every device runs it on its own crops."""
+        if self._mesh is None:
+            return jax.jit(improve)
+        mesh, rows = self._mesh, P(ENGINES)
+        run = jax.jit(
+            jax.shard_map(improve, mesh=mesh, in_specs=(P(), P(), rows, rows), out_specs=rows, check_vma=False)
+        )
+        return lambda encoder, head, *crops: run(encoder, head, *put_batch(mesh, crops))
 
     @property
     def head_params(self) -> Any:
@@ -98,7 +118,7 @@ class Refiner:
 
     def replace_head(self, head_params: Any) -> None:
         """Goes on with other parameters of the head, of the same sizes: nothing is compiled again."""
-        self._params = (self._params[0], jax.device_put(head_params))
+        self._params = (self._params[0], self._placed(head_params))
 
     def refine(
         self,
@@ -160,7 +180,7 @@ class Refiner:
                 waiting.append((i, found))
         if waiting:
             held, free = bytes_of(self._params), device_memory()
-            require_memory(self._config, self._head, self._batch, parameters=held, available=free)
+            require_memory(self._config, self._head, self._per_device, parameters=held, available=free)
         results = [list(unrefined) for _ in range(kept)]
         for start in range(0, len(waiting), self._batch):
             part = waiting[start : start + self._batch]
@@ -340,6 +360,7 @@ def load_refiner(
     batch: int = 16,
     iterations: int | None = None,
     guard: bool = False,
+    mesh: Mesh | None = None,
 ) -> Refiner:
     """The refiner whose head lies in a folder of weights.
 
@@ -350,12 +371,13 @@ def load_refiner(
       batch: crops per call of the compiled program.
       iterations: calls of the head, at least 1; None takes the model's.
       guard: see `Refiner`.
+      mesh: see `Refiner`.
 
     Raises:
       UserError: no head there, or one of other sizes; no crop per batch, or no iteration.
     """
     expected = head_shapes(make_head(policy.config), policy.config.vision.width)
-    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected), batch, iterations, guard)
+    return Refiner(policy, policy_params, load_weights(folder, REFINER, expected), batch, iterations, guard, mesh)
 
 
 def refiner_folder(policy: Path, refiner: Path | None) -> Path:
@@ -368,5 +390,5 @@ def refiner_folder(policy: Path, refiner: Path | None) -> Path:
         return refiner or policy
     raise UserError(
         f"{policy} holds no refiner weights ({REFINER}.safetensors); train a refiner with `moonseg train refiner` and "
-        "name its folder with --refiner, or pass --no-refine"
+        "name its folder with --refiner, or pass --no-refine (`moonseg eval`: --stage coarse)"
     )

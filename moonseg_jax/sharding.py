@@ -54,11 +54,11 @@ def put_batch(mesh: Mesh, batch: Tree) -> Tree:
     Raises:
       UserError: the leading dimension does not divide over the devices.
     """
-    local, rest = divmod(row_shards(mesh), jax.process_count())
+    local, rest = divmod(row_shards(mesh) * len(mesh.local_devices), mesh.size)
     if rest:
         raise UserError(
-            f"the mesh splits examples {row_shards(mesh)} times, over {jax.process_count()} processes: an example must "
-            "not be shared between processes; make mesh.tensor smaller"
+            f"the mesh splits examples {row_shards(mesh)} times, and this process has {len(mesh.local_devices)} of its "
+            f"{mesh.size} devices: an example must not be shared between processes; make mesh.tensor smaller"
         )
 
     def put(array: np.ndarray) -> jax.Array:

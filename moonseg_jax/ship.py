@@ -9,13 +9,15 @@ A supervised stage that was continued is named with all its runs, the first one 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from moonseg_jax.judge import evaluate_checkpoint
+from moonseg_jax.evaluation.run import evaluate
+from moonseg_jax.evaluation.settings import EvalSettings
 from moonseg_jax.policy import load_policy
 from moonseg_jax.refine import load_refiner
 from moonseg_jax.run_directory import METRICS_FILE, read_metrics
@@ -50,12 +52,20 @@ def ship(sft: tuple[Path, ...], rl: Path, refiner: Path, remark: str = "") -> No
         lines = [json.dumps(record) + "\n" for record in records]
         (ASSETS / name / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
 
-    common: dict[str, Any] = {"data": None, "split": "val", "scenes": SCENES, "seed": 0}
-    before = evaluate_checkpoint(policy=ASSETS / "sft", refiner=None, refine=False, **common)
-    after = evaluate_checkpoint(policy=ASSETS / "rl", refiner=ASSETS / "refiner", **common)
-    figures = {"sft": before, "rl": after}
+    figures = {
+        "sft": _measured(EvalSettings(checkpoint=ASSETS / "sft", stage="coarse", limit=SCENES)),
+        "rl": _measured(EvalSettings(checkpoint=ASSETS / "rl", refiner=ASSETS / "refiner", limit=SCENES)),
+    }
     (ASSETS / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (ASSETS / "README.md").write_text(card(figures, stages, remark), encoding="utf-8")
+
+
+def _measured(settings: EvalSettings) -> dict[str, Any]:
+    """The figures of an evaluation, without what depends on the machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = evaluate(settings, Path(folder) / "eval")
+    assert metrics is not None, "this is the only process"
+    return {name: value for name, value in metrics.items() if name not in ("seconds", "config")}
 
 
 def card(figures: dict[str, Any], stages: Mapping[str, Sequence[Path]], remark: str) -> str:
@@ -93,7 +103,7 @@ Recipe: `experiments/shapes_tiny.py`, seed 0, two CPU cores. Curves: `metrics.js
 {remark}
 
 ## Held-out figures
-`moonseg evaluate --scenes {SCENES}` (level 2, scenes never used in training; greedy paths)
+`moonseg eval --scenes {SCENES}` (level 2, scenes never used in training; greedy paths)
 
 {chr(10).join(table)}
 

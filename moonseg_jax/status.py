@@ -13,8 +13,9 @@ BAD_BOX = "unrefined: the box has a number that is not finite"
 EMPTY_CROP = "unrefined: empty crop"
 EMPTY_RESULT = "unrefined: the refiner's mask is empty"
 KEPT = "unrefined: kept by the guard, the refined mask promises nothing better"
+UNSAYABLE = "unrefined: the policy's vocabulary cannot say the phrase"
 
-STATUSES = (REFINED, NOT_ASKED, EMPTY_PATH, EMPTY_COARSE, BAD_BOX, EMPTY_CROP, EMPTY_RESULT, KEPT)
+STATUSES = (REFINED, NOT_ASKED, EMPTY_PATH, EMPTY_COARSE, BAD_BOX, EMPTY_CROP, EMPTY_RESULT, KEPT, UNSAYABLE)
 """All there are."""
 
 

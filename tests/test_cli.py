@@ -52,7 +52,7 @@ def test_help_names_every_command_and_imports_no_jax():
         "quickstart",
         "segment",
         "train",
-        "evaluate",
+        "eval",
         "data",
         "path",
         "report",
@@ -225,10 +225,8 @@ def test_a_number_that_leaves_nothing_to_do_is_refused(moonseg, tmp_path, word):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("evaluate", "--scenes", "0"), "--scenes must be at least 1, got 0"),
-        (("evaluate", "--refine-batch", "0"), "--refine-batch must be at least 1, got 0"),
-        (("evaluate", "--seed", "-1"), "--seed must not be negative, got -1"),
-        (("evaluate", "-o", "gone/figures.json"), "-o gone/figures.json: there is no folder gone; make it first"),
+        (("eval", "--scenes", "0"), "--limit must be at least 1, got 0"),
+        (("eval", "--refine-batch", "0"), "--refine-batch must be at least 1, got 0"),
         (("quickstart", "--seed", "-1"), "--seed must not be negative, got -1"),
     ],
 )

@@ -26,7 +26,7 @@ LAYERS = (
     {"pair_source", "synthetic_pairs", "training_pairs", "crop_features", "refiner_evaluation"},
     {"train", "predict", "segmentation"},
     {"report", "refiner_evidence", "sweep", "plan", "clean", "bench"},
-    {"judge", "reward_compare"},
+    {"judge", "reward_compare", "evaluation", "mask_scoring"},
     {"quickstart", "ship"},
     {
         "commands_convert",
@@ -36,6 +36,8 @@ LAYERS = (
         "commands_rewards",
         "commands_sweep",
         "commands_evidence",
+        "commands_eval",
+        "commands_score",
     },
     {"commands"},
     {"cli"},

@@ -1,22 +1,20 @@
 """What evaluation reports of refinement: figures, statuses, iterations; decoding and the network are replaced."""
 
-import json
-
 import numpy as np
 import pytest
 
 from data_pipelines.shapes.scene import generate_scene
-from moonseg_jax import cli
 from moonseg_jax import judge as judge_module
 from moonseg_jax.batch import true_mask
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import Prediction
-from moonseg_jax.judge import evaluate_checkpoint
+from moonseg_jax.judge import judge
+from moonseg_jax.predict import find_weights
 from moonseg_jax.refine import Refiner
 from moonseg_jax.shipped import shipped
 from moonseg_jax.status import EMPTY_PATH, NOT_ASKED, REFINED
 
-SETTINGS = {"data": None, "split": "val", "scenes": 3, "seed": 0}
+SETTINGS = {"scenes": [generate_scene(5_000, index, 2, "val") for index in range(3)], "phrases": 2, "seed": 0}
 
 
 class BoxDecoder:
@@ -58,22 +56,20 @@ def boxes(monkeypatch):
 
 @pytest.mark.usefixtures("boxes")
 def test_every_phrase_ends_in_a_status():
-    figures = evaluate_checkpoint(policy=None, refiner=None, **SETTINGS)
-    phrases = figures["coarse"]["n"]
-    assert figures["statuses"] == {EMPTY_PATH: 1, REFINED: phrases - 1} and figures["iterations"] == 5
-    assert abs(figures["refined"]["miou"] - figures["coarse"]["miou"]) < 0.05, "this refiner gives back what it gets"
-    assert evaluate_checkpoint(policy=None, refiner=None, iterations=2, refine_batch=3, **SETTINGS) == {
-        **figures,
-        "iterations": 2,
-    }, "the batch changes no figure"
+    found = judge(shipped("rl"), shipped("refiner"), **SETTINGS)
+    phrases = found.coarse["n"]
+    assert found.statuses == {EMPTY_PATH: 1, REFINED: phrases - 1} and found.iterations == 5
+    assert abs(found.refined["miou"] - found.coarse["miou"]) < 0.05, "this refiner gives back what it gets"
+    other = judge(shipped("rl"), shipped("refiner"), iterations=2, refine_batch=3, **SETTINGS)
+    assert (other.coarse, other.refined, other.statuses) == (found.coarse, found.refined, found.statuses)
+    assert other.iterations == 2, "the batch changes no figure"
 
 
 @pytest.mark.usefixtures("boxes")
-@pytest.mark.parametrize("without", [{"refine": False}, {"iterations": 0}])
-def test_without_refinement_there_are_no_refined_figures(without):
-    figures = evaluate_checkpoint(policy=shipped("sft"), refiner=None, **without, **SETTINGS)
-    assert "refined" not in figures and figures["iterations"] == 0
-    assert figures["statuses"] == {EMPTY_PATH: 1, NOT_ASKED: figures["coarse"]["n"] - 1}
+def test_without_refinement_there_are_no_refined_figures():
+    found = judge(shipped("sft"), None, **SETTINGS)
+    assert found.refined is None and found.iterations == 0
+    assert found.statuses == {EMPTY_PATH: 1, NOT_ASKED: found.coarse["n"] - 1}
 
 
 @pytest.mark.usefixtures("boxes")
@@ -86,17 +82,8 @@ def test_the_gallery_shows_what_became_of_each_phrase():
     assert [(item.status, item.refined) for item in coarse.gallery] == [(EMPTY_PATH, None), (NOT_ASKED, None)]
 
 
-def test_a_checkpoint_without_refiner_is_refused_before_anything_runs():
+def test_a_checkpoint_without_refiner_is_refused():
     with pytest.raises(UserError, match=r"holds no refiner weights.*--no-refine"):
-        evaluate_checkpoint(policy=shipped("sft"), refiner=None, **SETTINGS)
+        find_weights(shipped("sft"), None, refine=True, iterations=None)
     with pytest.raises(UserError, match="--iterations must not be negative"):
-        evaluate_checkpoint(policy=None, refiner=None, iterations=-1, **SETTINGS)
-
-
-@pytest.mark.usefixtures("boxes")
-def test_the_command_evaluates_without_a_refiner(capsys):
-    words = ["evaluate", "--scenes", "2", "--checkpoint", str(shipped("sft"))]
-    assert cli.main(words) == 2
-    assert "pass --no-refine" in capsys.readouterr().err
-    assert cli.main([*words, "--no-refine"]) == 0
-    assert NOT_ASKED in json.loads(capsys.readouterr().out)["statuses"]
+        find_weights(None, None, refine=True, iterations=-1)

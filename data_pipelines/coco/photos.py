@@ -87,22 +87,29 @@ def run_lengths(instance: InstanceEntry, photo: PhotoEntry, file: str) -> RunLen
     Raises:
       UserError: neither polygons nor a run-length encoding of the photo's size.
     """
-    found = instance.segmentation
-    polygons = polygons_of(found)
-    if polygons is not None:
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, photo.height, photo.width))
-    if isinstance(found, dict) and found.get("size") == [photo.height, photo.width]:
-        counts = found.get("counts")
-        if isinstance(counts, list) and all(isinstance(run, int) and run >= 0 for run in counts):
-            if sum(counts) == photo.height * photo.width:
-                return coco_mask.frPyObjects(found, photo.height, photo.width)
-        elif isinstance(counts, str):
-            if sum(_runs(counts) or ()) == photo.height * photo.width:
-                return {"size": found["size"], "counts": counts.encode("ascii")}
+    encoded = encoded_mask(instance.segmentation, photo.height, photo.width)
+    if encoded is not None:
+        return encoded
     raise UserError(
         f"annotations {file}: the segmentation of annotation {instance.id} is neither a list of polygons with "
         f"at least 3 vertices nor a run-length encoding of {photo.height} x {photo.width} pixels"
     )
+
+
+def encoded_mask(segmentation: Any, height: int, width: int) -> RunLengths | None:
+    """Polygons, united, or a run-length encoding as COCO's compressed one; None where it is neither, of that size."""
+    polygons = polygons_of(segmentation)
+    if polygons is not None:
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    if isinstance(segmentation, dict) and segmentation.get("size") == [height, width]:
+        counts = segmentation.get("counts")
+        if isinstance(counts, list) and all(isinstance(run, int) and run >= 0 for run in counts):
+            if sum(counts) == height * width:
+                return coco_mask.frPyObjects(segmentation, height, width)
+        elif isinstance(counts, str):
+            if sum(_runs(counts) or ()) == height * width:
+                return {"size": segmentation["size"], "counts": counts.encode("ascii")}
+    return None
 
 
 def _runs(counts: str) -> list[int] | None:

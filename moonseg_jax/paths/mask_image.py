@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,14 @@ from moonseg_jax.images import decode_image
 _BROWSERS_SHOW = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
 
-def read_mask(file: Path) -> tuple[Bool[np.ndarray, "height width"], int]:
+def read_mask(file: Path | bytes) -> tuple[Bool[np.ndarray, "height width"], int]:
     """Reads a greyscale image as a mask.
 
     With black and one other level, everything that is not black is foreground (so 0 and 1 will do). Otherwise
     foreground is what is brighter than half of the full scale, as of a mask with soft edges.
 
     Args:
-      file: of 1, 8 or 16 bits; colour files only if they are grey, and nothing transparent.
+      file: of 1, 8 or 16 bits, or what is in it; colour files only if they are grey, and nothing transparent.
 
     Returns:
       The mask, and how many grey levels the image has.
@@ -30,9 +31,9 @@ def read_mask(file: Path) -> tuple[Bool[np.ndarray, "height width"], int]:
     Raises:
       UserError: no image, colours, transparency, or several levels that are all dark, as of a label map.
     """
-    name = f"mask {str(file)!r}"
+    name = "mask" if isinstance(file, bytes) else f"mask {str(file)!r}"
     colours = decode_image(file)
-    with Image.open(file) as image:
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         if image.has_transparency_data and (np.asarray(image.convert("RGBA").getchannel("A")) < 255).any():
             raise UserError(f"{name} has transparent pixels; save it as a greyscale image, white on black")
         deep = image.mode.startswith("I;16")

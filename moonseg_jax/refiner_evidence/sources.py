@@ -25,7 +25,7 @@ the policy's samples. The last two need no policy that knows the images."""
 KNOWN_SCENES = 64
 """On so many scenes errors of samples are measured."""
 EMBEDDED_SEED, EMBEDDED_LEVEL = 5_000, 2
-"""Where embedded scenes are taken from that no training has seen, as `moonseg evaluate` takes them."""
+"""Where embedded scenes are taken from that no training has seen, as `moonseg eval` takes them."""
 
 
 def gather(

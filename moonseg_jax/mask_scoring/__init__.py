@@ -1,0 +1,1 @@
+"""Anyone's masks, from a file, against the ground truth of a data set."""
