@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -73,6 +74,39 @@ def to_record(scene: Scene, image_bytes: bytes | None = None) -> dict[str, Any]:
             for reference in example.references
         ],
     }
+
+
+def merged_record(records: Sequence[dict[str, Any]], first_id: int) -> dict[str, Any]:
+    """One record of several of one photo, as TFDS writes it; an example that occurs twice is kept once.
+
+    Args:
+      records: as they are read, images still encoded; the file of the first one is kept.
+      first_id: examples are numbered from it.
+    """
+    examples: list[dict[str, Any]] = []
+    references: list[dict[str, Any]] = []
+    seen: set[tuple[bytes, bytes]] = set()
+    for record in records:
+        columns = record["examples"]
+        kept: dict[int, int] = {}
+        for position in range(len(columns["phrase"])):
+            said = (columns["phrase"][position], columns["counts"][position])
+            # Within one data set a sentence may occur twice on purpose; between data sets it is the same example.
+            if said in seen and record is not records[0]:
+                continue
+            kept[position] = len(examples)
+            example = {name: columns[name][position] for name in ("phrase", "counts", "has_target", "tags")}
+            examples.append({**example, "example_id": first_id + len(examples)})
+        seen |= set(zip(columns["phrase"], columns["counts"]))
+        references += [
+            {"example": kept[int(position)], "values": values}
+            for position, values in zip(record["references"]["example"], record["references"]["values"])
+            if int(position) in kept
+        ]
+    return {
+        "image": io.BytesIO(records[0]["image"]), "image_id": records[0]["image_id"], "examples": examples,
+        "references": references,
+    }  # fmt: skip
 
 
 def to_scene(record: dict[str, Any]) -> Scene:

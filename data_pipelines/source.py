@@ -31,6 +31,14 @@ class SceneSource:
         """Scene `index`, 0 to len - 1."""
         return to_scene(self._records[index])
 
+    def record(self, index: int) -> dict[str, Any]:
+        """Record `index` as `schema` describes it, its image still encoded."""
+        return self._records[index]
+
+    def image_ids(self) -> list[int]:
+        """The image of every scene; images are not decoded."""
+        return [int(self._records[index]["image_id"]) for index in range(len(self._records))]
+
     def places(self, example_ids: set[int]) -> dict[int, tuple[int, int]]:
         """Where examples are: id → (scene, position in the scene); ids the split does not have are left out.
 

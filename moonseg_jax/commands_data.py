@@ -51,6 +51,10 @@ class Coco:
     """Most photos, the first ones that have a phrase; all by default."""
     min_area: float = 0.0
     """Smallest target, as a share of the photo's area."""
+    positional: bool = False
+    """Categories that a photo holds several times get phrases of place ("left dog") where their order is clear."""
+    allow_missing: int = 0
+    """Most photos that may be missing or broken; they are left out and listed in missing_images.txt."""
 
     def run(self) -> None:
         """Builds the data set.
@@ -58,11 +62,11 @@ class Coco:
         Raises:
           UserError: A file is missing or not what it should be, or the folder cannot be written.
         """
-        from data_pipelines.build import build_coco
+        from data_pipelines.coco.build import build_coco
 
         build_coco(
             self.out, images=self.images, annotations=self.annotations, val=self.val, limit=self.limit,
-            min_area=self.min_area,
+            min_area=self.min_area, positional=self.positional, allow_missing=self.allow_missing,
         )  # fmt: skip
 
 
@@ -193,6 +197,8 @@ class RefCocoM:
     """Folder of the data set."""
     limit: int | None = None
     """Most photos, the first ones; all by default."""
+    allow_missing: int = 0
+    """Most photos that may be missing or broken; they are left out and listed in missing_images.txt."""
     partial: bool = False
     """The files are cut down on purpose: do not compare their counts with the known ones."""
 
@@ -204,7 +210,32 @@ class RefCocoM:
         """
         from data_pipelines.refcoco_m.build import build_refcoco_m
 
-        manifest = build_refcoco_m(self.out, source=self.source, limit=self.limit, partial=self.partial)
+        manifest = build_refcoco_m(
+            self.out, source=self.source, limit=self.limit, allow_missing=self.allow_missing, partial=self.partial
+        )
+        print(f"{self.out}: " + ", ".join(f"{split} {count} photos" for split, count in manifest.splits.items()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Union:
+    """The training splits of several data sets of COCO photos, without any photo that any of them is judged on."""
+
+    sources: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="DIR ...")]
+    """Folders of built data sets; those that are judged only belong here too."""
+    out: Path
+    """Folder of the data set."""
+    val_from: Path | None = None
+    """One of them, whose split `val` becomes the union's, to be judged on while training."""
+
+    def run(self) -> None:
+        """Builds the data set.
+
+        Raises:
+          UserError: A folder holds no data set of photos, nothing is left, or the folder cannot be written.
+        """
+        from data_pipelines.union.build import build_union
+
+        manifest = build_union(self.out, sources=self.sources, val_from=self.val_from)
         print(f"{self.out}: " + ", ".join(f"{split} {count} photos" for split, count in manifest.splits.items()))
 
 
@@ -221,6 +252,7 @@ class Build:
         | Annotated[GRefCoco, tyro.conf.subcommand("grefcoco")]
         | Annotated[RefCocoM, tyro.conf.subcommand("refcoco-m")]
         | Annotated[Lvis, tyro.conf.subcommand("lvis")]
+        | Annotated[Union, tyro.conf.subcommand("union")]
     )
 
     def run(self) -> None:
@@ -228,17 +260,45 @@ class Build:
         self.dataset.run()
 
 
-# A union of one is no union, and tyro makes subcommands of unions only: hence the hidden None.
-DataAction = Annotated[Build, tyro.conf.subcommand("build")] | Annotated[None, tyro.conf.Suppress]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Describe:
+    """What a data set holds: counts, phrases, areas, parts, holes, lengths of targets, and a contact sheet."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the data set."""
+    split: str = "train"
+    """Which split."""
+    preset: Literal["tiny", "small", "moondream3"] = "tiny"
+    """Whose tokens the lengths of targets are counted in; moondream3 needs its tokenizer in the working folder."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Most photos, spread evenly over the split; all by default."""
+    sheet: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
+    """Contact sheet, a PNG: photos with the outline of a target and its phrase."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Takes all figures."""
+
+    def run(self) -> None:
+        """Describes and prints.
+
+        Raises:
+          UserError: The folder holds no data set or no such split, or an output cannot be written.
+        """
+        from data_pipelines.describe.run import describe
+
+        describe(
+            self.path, split=self.split, preset=self.preset, limit=self.limit, sheet=self.sheet, json_file=self.json
+        )
+
+
+DataAction = Annotated[Build, tyro.conf.subcommand("build")] | Annotated[Describe, tyro.conf.subcommand("describe")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Build data sets."""
+    """Build and describe data sets."""
 
     action: DataAction
 
     def run(self) -> None:
         """Does the chosen action."""
-        if self.action is not None:
-            self.action.run()
+        self.action.run()

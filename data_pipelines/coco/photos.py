@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
 from data_pipelines.coco.annotations import CocoAnnotations, InstanceEntry, PhotoEntry, polygons_of
+from data_pipelines.coco.positional import positional_phrases
 from moonseg_jax.errors import UserError
 
 RunLengths = dict[str, Any]
@@ -33,7 +35,9 @@ class PhotoPlan:
     phrases: tuple[PhrasePlan, ...]
 
 
-def plan_photos(annotations: CocoAnnotations, *, limit: int | None, min_area: float) -> list[PhotoPlan]:
+def plan_photos(
+    annotations: CocoAnnotations, *, limit: int | None, min_area: float, positional: bool = False
+) -> list[PhotoPlan]:
     """Chooses photos and phrases, in the order of the file.
 
     A category's name is a phrase of a photo if the photo holds the category exactly once, and not as a crowd;
@@ -43,6 +47,7 @@ def plan_photos(annotations: CocoAnnotations, *, limit: int | None, min_area: fl
       annotations: see `read_annotations`.
       limit: most photos, the first ones that have a phrase; None for all.
       min_area: smallest target, as a share of the photo's area.
+      positional: categories that occur several times get phrases of place, see `positional_phrases`.
 
     Raises:
       UserError: a broken segmentation, or no phrase at all.
@@ -55,15 +60,16 @@ def plan_photos(annotations: CocoAnnotations, *, limit: int | None, min_area: fl
     for photo in annotations.photos:
         phrases = []
         occurrences = collections.Counter(instance.category_id for instance in of_photo[photo.id])
+        placed = _placed(of_photo[photo.id], photo, annotations) if positional else {}
         for instance in of_photo[photo.id]:
-            if occurrences[instance.category_id] > 1:
+            if occurrences[instance.category_id] > 1 and instance.id not in placed:
                 refused["of a category that occurs more than once"] += 1
             elif instance.is_crowd:
                 refused["crowds"] += 1
             else:
                 target = run_lengths(instance, photo, annotations.file)
                 if coco_mask.area(target) > max(min_area * photo.height * photo.width, 0):
-                    name = annotations.categories[instance.category_id]
+                    name = placed.get(instance.id, annotations.categories[instance.category_id])
                     phrases.append(PhrasePlan(phrase=name, target=target, example_id=count))
                     count += 1
                 else:
@@ -79,6 +85,22 @@ def plan_photos(annotations: CocoAnnotations, *, limit: int | None, min_area: fl
             "give other annotations or a smaller min_area"
         )
     return plans
+
+
+def _placed(instances: Sequence[InstanceEntry], photo: PhotoEntry, annotations: CocoAnnotations) -> dict[int, str]:
+    """Phrases of place by the id of their instance; of a category with a crowd, where not all are told, none."""
+    of_category: dict[int, list[InstanceEntry]] = collections.defaultdict(list)
+    for instance in instances:
+        of_category[instance.category_id].append(instance)
+    found: dict[int, str] = {}
+    for category, members in of_category.items():
+        if any(member.is_crowd for member in members):
+            continue
+        masks = [run_lengths(member, photo, annotations.file) for member in members]
+        if all(coco_mask.area(mask) for mask in masks):
+            phrases = positional_phrases(annotations.categories[category], masks, photo)
+            found |= dict(zip((member.id for member in members), phrases or ()))
+    return found
 
 
 def run_lengths(instance: InstanceEntry, photo: PhotoEntry, file: str) -> RunLengths:

@@ -57,7 +57,7 @@ def build_lvis(
     annotations = read_lvis(source)
     plans, refused = plan_lvis(annotations, instances=instances, limit=limit)
     photos = find_photos({split: plans}, images, progress=progress)
-    report_left_out(out, refused, photos, allow_missing)
+    report_left_out(out, refused, photos.missing.values(), photos.count, allow_missing)
     plans = [plan for plan in plans if plan.photo.id in photos.found]
     if not plans:
         raise UserError(f"lvis: no photo is left; every one of {images} is missing or broken")

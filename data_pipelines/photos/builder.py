@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines.coco.builder import photo_record
+from data_pipelines.coco.photo_file import photo_record
 from data_pipelines.coco.photos import PhotoPlan
 from data_pipelines.record_builder import RecordBuilder, RecordConfig
 

@@ -12,7 +12,7 @@ from etils import epath
 from rich.console import Console
 
 from data_pipelines.coco.annotations import PhotoEntry
-from data_pipelines.coco.builder import read_photo
+from data_pipelines.coco.photo_file import read_photo
 from data_pipelines.coco.photos import PhotoPlan
 from moonseg_jax.errors import UserError
 
@@ -27,6 +27,11 @@ class PhotoFiles:
     """Image id: file that decodes to the size of its annotations."""
     missing: dict[int, str]
     """Image id: what is wrong, one line."""
+
+    @property
+    def count(self) -> int:
+        """Of all photos."""
+        return len(self.found) + len(self.missing)
 
 
 def photo_names(photo: PhotoEntry) -> tuple[str, ...]:

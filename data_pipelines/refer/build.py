@@ -66,7 +66,7 @@ def build_refer(
     annotations = read_annotations(folder / "instances.json")
     plan = plan_references(references, annotations, limit=limit)
     photos = find_photos(plan.splits, images, progress=progress)
-    report_left_out(out, plan.refused, photos, allow_missing)
+    report_left_out(out, plan.refused, photos.missing.values(), photos.count, allow_missing)
     splits = {split: [one for one in plans if one.photo.id in photos.found] for split, plans in plan.splits.items()}
     splits = {split: plans for split, plans in splits.items() if plans}
     if not splits:

@@ -39,11 +39,17 @@ def embedding(entries: int, width: int, *, dtype: jnp.dtype, init: jax.nn.initia
     return nn.Embed(entries, width, dtype=dtype, embedding_init=init, promote_dtype=gathered)
 
 
-def _gathered(splits: tuple[str | None, ...], inputs: Array, kernel: Array, bias: Array, **types: Any) -> list[Array]:
-    inputs, kernel, bias = promote_dtype(inputs, kernel, bias, **types)
+def _gathered(
+    splits: tuple[str | None, ...], *arrays: Array | None, dtype: Any = None, inexact: bool = True
+) -> list[Array | None]:
+    inputs, kernel, bias = promote_dtype(*arrays, dtype=dtype, inexact=inexact)
+    assert kernel is not None, "a linear layer has a matrix"
     return [inputs, split_as(kernel, splits), bias]
 
 
-def _gathered_table(splits: tuple[str | None, ...], table: Array, **types: Any) -> list[Array]:
-    (table,) = promote_dtype(table, **types)
+def _gathered_table(
+    splits: tuple[str | None, ...], *arrays: Array | None, dtype: Any = None, inexact: bool = True
+) -> list[Array | None]:
+    (table,) = promote_dtype(*arrays, dtype=dtype, inexact=inexact)
+    assert table is not None, "an embedding has a table"
     return [split_as(table, splits)]

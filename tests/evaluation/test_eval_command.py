@@ -9,7 +9,8 @@ import pytest
 from eval_samples import samples
 from pycocotools import mask as coco_mask
 
-from data_pipelines.build import build_coco, build_shapes
+from data_pipelines.build import build_shapes
+from data_pipelines.coco.build import build_coco
 from data_pipelines.source import open_split
 from moonseg_jax import cli
 from moonseg_jax.baselines import BaselineSample, measure_baselines
