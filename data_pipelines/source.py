@@ -39,6 +39,10 @@ class SceneSource:
         """The image of every scene; images are not decoded."""
         return [int(self._records[index]["image_id"]) for index in range(len(self._records))]
 
+    def image_file(self, index: int) -> bytes:
+        """The image of scene `index` as the PNG or JPEG file that is stored."""
+        return bytes(self._records[index]["image"])
+
     def places(self, example_ids: set[int]) -> dict[int, tuple[int, int]]:
         """Where examples are: id → (scene, position in the scene); ids the split does not have are left out.
 

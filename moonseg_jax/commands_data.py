@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from moonseg_jax.commands_clean import Clean, MeasureCleaning
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shapes:
@@ -290,12 +292,17 @@ class Describe:
         )
 
 
-DataAction = Annotated[Build, tyro.conf.subcommand("build")] | Annotated[Describe, tyro.conf.subcommand("describe")]
+DataAction = (
+    Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Describe, tyro.conf.subcommand("describe")]
+    | Annotated[Clean, tyro.conf.subcommand("clean")]
+    | Annotated[MeasureCleaning, tyro.conf.subcommand("measure-cleaning")]
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Build and describe data sets."""
+    """Build data sets, describe them and clean them."""
 
     action: DataAction
 

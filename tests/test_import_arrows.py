@@ -31,6 +31,7 @@ LAYERS = (
     {
         "commands_convert",
         "commands_bench",
+        "commands_clean",
         "commands_data",
         "commands_path",
         "commands_rewards",

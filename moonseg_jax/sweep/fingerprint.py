@@ -30,12 +30,13 @@ def start_fingerprint(config: SftConfig | RlConfig | RefinerConfig) -> str:
     """Of the bytes of the weights that a trial starts from, a refiner's policy included; of names and sizes alone for
     an imported checkpoint, which may be of many gigabytes. `scratch` where it starts from none."""
     if isinstance(config, RefinerConfig):
-        head = "scratch" if config.start_from is None else _weights_fingerprint(Path(config.start_from), REFINER)
-        return fingerprint([_weights_fingerprint(Path(config.policy), POLICY), head])
-    return "scratch" if config.start_from is None else _weights_fingerprint(Path(config.start_from), POLICY)
+        head = "scratch" if config.start_from is None else weights_fingerprint(Path(config.start_from), REFINER)
+        return fingerprint([weights_fingerprint(Path(config.policy), POLICY), head])
+    return "scratch" if config.start_from is None else weights_fingerprint(Path(config.start_from), POLICY)
 
 
-def _weights_fingerprint(folder: Path, name: str) -> str:
+def weights_fingerprint(folder: Path, name: str) -> str:
+    """Of the bytes of a file of weights; of names and sizes alone for an imported checkpoint."""
     weights = folder / f"{name}.safetensors"
     if weights.is_file():
         with open(weights, "rb") as file:
