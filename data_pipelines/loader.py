@@ -12,6 +12,9 @@ import numpy as np
 from moonseg_jax.errors import UserError
 from moonseg_jax.types import Scene
 
+OF_SCENES = 1
+"""Keeps what is drawn for scenes apart from what is drawn for batches."""
+
 Batch = TypeVar("Batch")
 Item = TypeVar("Item", covariant=True)
 
@@ -38,8 +41,13 @@ def scene_batches(
     shard_index: int = 0,
     shard_count: int = 1,
     threads: int = 2,
+    transform: Callable[[Any, np.random.Generator], Any] | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """Iterates over collated batches; batch t depends on (source, seed, t, shard) and on nothing else.
+
+    The shards' batches t are together one batch of all, which does not depend on the number of shards: a state saved
+    by some restores on another number of them, as long as the batch of all stays as large, and no scene is lost or
+    read twice. What is drawn for a scene (its phrases, its transformation) does not depend on it either.
 
     Args:
       source: scenes.
@@ -52,7 +60,8 @@ def scene_batches(
       epochs: None for an endless stream of full batches; a number to stop, the last batch perhaps smaller.
       shard_index: which share of the scenes to read, 0..shard_count-1; shares are disjoint within an epoch.
       shard_count: number of shares.
-      threads: reading threads; 0 reads in the caller's thread.
+      threads: reading threads, in which images are decoded and changed; 0 reads in the caller's thread.
+      transform: pure function of (scene, random generator) that changes a scene, once its phrases are chosen.
 
     Returns:
       An iterator with `get_state` and `set_state`; a restored one goes on with the very next batch.
@@ -68,15 +77,20 @@ def scene_batches(
 
     def finish(step: int, scenes: Sequence[Any]) -> Batch:
         numbers = np.random.SeedSequence((seed, step * shard_count + shard_index))
-        if phrases_per_image is not None:
-            generator = np.random.default_rng(numbers) if shuffle else None
-            scenes = [_with_phrases(scene, phrases_per_image, generator) for scene in scenes]
         return collate(scenes, int(numbers.generate_state(1)[0]))
+
+    def prepare(position: int, scene: Any) -> Any:
+        place = position * shard_count + shard_index
+        generator = np.random.default_rng((OF_SCENES, seed, place))
+        if phrases_per_image is not None:
+            scene = _with_phrases(scene, phrases_per_image, generator if shuffle else None)
+        return scene if transform is None else transform(scene, generator)
 
     dataset = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         dataset = dataset.shuffle()
-    dataset = dataset[shard_index::shard_count].repeat(epochs)
+    # Shares are taken from the endless stream, not from an epoch: so batches of all are parts of that stream.
+    dataset = dataset.repeat(epochs)[shard_index::shard_count].map_with_index(prepare)
     batches = dataset.batch(images_per_batch, drop_remainder=epochs is None, batch_fn=list)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(batches.map_with_index(finish).to_iter_dataset(options))

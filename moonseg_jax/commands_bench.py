@@ -165,6 +165,44 @@ class BenchRollout:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchData:
+    """Measure whether training waits for its data: the loader alone, the step alone, and a run of both."""
+
+    preset: Literal["tiny", "small"] = "small"
+    """Sizes of the model."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Built data set with a split `train`; embedded scenes by default."""
+    images_per_batch: int = 8
+    """Images of a step."""
+    phrases_per_image: int = 3
+    """Phrases of an image."""
+    crops: int = 1
+    """Crops of an image: 1 where every image fits one, else 1 + model.vision.max_tiles."""
+    steps: int = 20
+    """Steps that are timed."""
+    threads: int = 1
+    """That read, decode and trace; the default of training."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: An option is out of range, or the data cannot be used.
+        """
+        counts = {name: getattr(self, name) for name in ("images_per_batch", "phrases_per_image", "crops", "steps")}
+        for name, count in counts.items():
+            if count < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {count}")
+        if self.threads < 0:
+            raise UserError(f"--threads must not be negative, got {self.threads}")
+        from moonseg_jax.bench.data import bench_data
+        from moonseg_jax.compilation import keep_compiled_programs
+
+        keep_compiled_programs()
+        print(json.dumps(bench_data(preset=self.preset, data=self.data, threads=self.threads, **counts), indent=2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRefine:
     """Measure the refiner beside PyTorch refining the same crops with the same weights."""
 
@@ -228,6 +266,7 @@ BenchAction = (
     | Annotated[BenchTrace, tyro.conf.subcommand("trace")]
     | Annotated[BenchRaster, tyro.conf.subcommand("raster")]
     | Annotated[BenchRollout, tyro.conf.subcommand("rollout")]
+    | Annotated[BenchData, tyro.conf.subcommand("data")]
     | Annotated[BenchRefine, tyro.conf.subcommand("refine")]
 )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from data_pipelines.augmentation.augment import augment
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
 from moonseg_jax.axes import ENGINES
@@ -36,7 +37,7 @@ from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters, row_shards
-from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
+from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
 from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
@@ -73,7 +74,8 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         )  # fmt: skip
 
     box_step, path_step = step_over(BOX_AND_MOVE), step_over(config.model.paths.max_new_tokens)
-    loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start))
+    change = functools.partial(augment, config.augmentation) if config.augmentation != AS_THEY_ARE else None
+    loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), change)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
         shown=SFT_SHOWN,
@@ -236,14 +238,14 @@ def _images_per_engine(config: RlConfig, mesh: Mesh) -> int:
     return config.images_per_batch // math.prod(mesh.shape[name] for name in ENGINES) or 1
 
 
-def _loader(config: LoopConfig, collate: Any) -> Any:
+def _loader(config: LoopConfig, collate: Any, transform: Any = None) -> Any:
     """This process's share of an endless, shuffled stream of batches."""
     processes = jax.process_count()
     source = open_split(config.data, config.train_split, at_least=config.images_per_batch)
     return scene_batches(
         source, collate, images_per_batch=config.images_per_batch // processes,
         phrases_per_image=config.phrases_per_image, seed=config.seed, shard_index=jax.process_index(),
-        shard_count=processes, threads=config.loader_threads,
+        shard_count=processes, threads=config.loader_threads, transform=transform,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from moonseg_jax.augmentation_config import Augmentation
 from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.learner.policy_objective import overlong_buffer
@@ -14,6 +15,8 @@ from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
 
+AS_THEY_ARE = Augmentation()
+"""No augmentation."""
 EVERYONE_ITS_EXAMPLES = MeshConfig()
 """The mesh of a run that names none: parameters whole on every device."""
 
@@ -90,6 +93,9 @@ class SftConfig(LoopConfig):
     """Weight of the grounding heat map."""
     words_weight: float = 1.0
     """Weight of the words that patches say."""
+    augmentation: Augmentation = AS_THEY_ARE
+    """Changes of training images. Of this stage only: the pairs that the stage `rl` leaves for the refiner are cut out
+    of images as they are stored."""
     random_outline_start: bool = False
     """Targets start every outline at a random vertex, all of them in a random direction; the masks stay the same.
     False: topmost vertex first, outlines clockwise."""

@@ -8,6 +8,7 @@ import pytest
 from tiny_models import micro
 
 from moonseg_jax.bench.compiling import bench_compile
+from moonseg_jax.bench.data import bench_data
 from moonseg_jax.bench.experts import bench_experts
 from moonseg_jax.bench.experts_on_tpu import count_on_tpu
 from moonseg_jax.bench.raster import bench_raster, smooth_outlines
@@ -80,3 +81,12 @@ def test_files_for_figures_that_cannot_be_written_are_refused(tmp_path):
         BenchRaster(json=tmp_path / "missing/figures.json").run()
     with pytest.raises(UserError, match=r"--json .*: Is a directory; name another file"):
         BenchRaster(size=8, edges=4, batch=1, json=tmp_path).run()
+
+
+def test_waiting_for_data_is_part_of_the_time_of_a_run():
+    found = bench_data(
+        preset="tiny", data=None, images_per_batch=2, phrases_per_image=1, crops=1, steps=2, threads=1
+    )  # fmt: skip
+    assert 0 <= found["waiting_seconds"] < found["together_seconds"]
+    assert found["waiting_share"] == pytest.approx(found["waiting_seconds"] / found["together_seconds"])
+    assert found["loader_samples_per_second"] > 0 and found["step_seconds"] > 0

@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    {"errors", "config", "types", "axes", "mesh_config", "partition", "images", "status", "shipped"},
+    {
+        "errors",
+        "config",
+        "types",
+        "axes",
+        "augmentation_config",
+        "mesh_config",
+        "partition",
+        "images",
+        "status",
+        "shipped",
+    },
     {"paths", "model"},
     {"metrics"},
     {"scoring"},
@@ -49,7 +60,7 @@ long as no circle arises."""
 STRANGERS = {("model", "paths"), ("paths", "model")}
 """Rooms of one row that know nothing of each other: (importer, imported)."""
 
-DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "types", "images", "paths", "batch"}
+DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "augmentation_config", "types", "images", "paths", "batch"}
 """All that data_pipelines sees of moonseg_jax."""
 
 DATA_PIPELINES_SERVES_FROM = 12
@@ -58,7 +69,17 @@ DATA_PIPELINES_SERVES_FROM = 12
 PEER = ("bench", "experiments.pytorch_inference")
 """The one file of experiments that a room imports: what ours is measured against. It imports nothing of ours."""
 
-EXPERIMENTS_MAY_IMPORT = {"errors", "config", "mesh_config", "rewards", "learner", "train_config", "shipped", "sweep"}
+EXPERIMENTS_MAY_IMPORT = {
+    "errors",
+    "config",
+    "augmentation_config",
+    "mesh_config",
+    "rewards",
+    "learner",
+    "train_config",
+    "shipped",
+    "sweep",
+}
 """All that a config file sees of moonseg_jax."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

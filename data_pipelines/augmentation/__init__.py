@@ -1,0 +1,1 @@
+"""Changes of training scenes that keep every phrase true."""
