@@ -85,7 +85,8 @@ def bench_data(
         step_seconds = fastest(lambda: step(batch), 2).wall
         waiting, total = _together(step, loader(1), steps)
     return {
-        "preset": preset, "device": jax.devices()[0].device_kind, "data": "embedded scenes" if data is None else str(data),
+        "preset": preset, "device": jax.devices()[0].device_kind,
+        "data": "embedded scenes" if data is None else str(data),
         "images_per_batch": images_per_batch, "phrases_per_image": phrases_per_image, "threads": threads,
         "loader_samples_per_second": steps * images_per_batch * phrases_per_image / reading,
         "step_seconds": step_seconds, "together_seconds": total / steps, "waiting_seconds": waiting / steps,
