@@ -23,6 +23,7 @@ from moonseg_jax.loggers import open_loggers, require_libraries
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import make_mesh, to_host
+from moonseg_jax.shares import own_share, together
 from moonseg_jax.time_split import StepClock, shares
 from moonseg_jax.train_config import LoopConfig
 from moonseg_jax.types import SumAndCount
@@ -35,10 +36,10 @@ class Extra(Protocol):
     """State beside the learner's that must survive a restart."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything as named arrays."""
+        """This process's share, as named arrays of one length."""
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes back what `state` gave."""
+        """Takes back what `state` gave; of several processes' on another number of them, any equal part."""
 
 
 class Loop:
@@ -89,7 +90,7 @@ class Loop:
         self._skipped = int(to_host(state.skipped_steps))
         loader.set_state(rest["loader"])
         if self._extra is not None:
-            self._extra.load_state(rest["extra"])
+            self._extra.load_state(own_share(rest["extra"], jax.process_index(), jax.process_count()))
         self.run.discard_metrics_after(self._first)
         return state
 
@@ -145,7 +146,7 @@ class Loop:
         if done % self.config.checkpoint_every == 0 or last or self._stop:
             rest = {"loader": loader.get_state()}
             if self._extra is not None:
-                rest["extra"] = self._extra.state()
+                rest["extra"] = together(self._extra.state())
             self._checkpoints.save(done, state, rest)
         if self._stop and not last:
             self._progress.note(f"stopped at step {done}; go on with --resume --out {self.run.path}")

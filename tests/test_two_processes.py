@@ -21,6 +21,39 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+GATHER = """
+import sys
+import jax, numpy as np
+port, index, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(f"localhost:{port}", 2, index)
+from moonseg_jax.shares import own_share, together
+own = {"a": np.arange(3 * index) + 10 * index, "b": np.ones((3 * index, 2), np.float32) * index}
+state = together(own)
+again = own_share(state, index, 2)
+assert all((again[name] == own[name]).all() and again[name].dtype == own[name].dtype for name in own)
+np.savez(out, counts=state["counts"], **state["rows"])
+"""
+
+
+def test_two_processes_save_the_rows_of_both(tmp_path):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+    port = str(free_port())
+    processes = [
+        subprocess.Popen([sys.executable, "-c", GATHER, port, str(k), str(tmp_path / f"{k}.npz")], env=environment)
+        for k in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    for index in range(2):
+        found = np.load(tmp_path / f"{index}.npz")
+        assert found["counts"].tolist() == [0, 3] and found["a"].tolist() == [10, 11, 12]
+        assert found["b"].tolist() == [[1.0, 1.0]] * 3
+
+
 def test_two_processes_take_the_step_of_one(tmp_path):
     path = os.pathsep.join([str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}

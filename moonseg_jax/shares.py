@@ -1,0 +1,50 @@
+"""Rows that every process has a share of, put together for a checkpoint and shared out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Rows = Mapping[str, np.ndarray]
+"""Named arrays of one length."""
+
+
+def together(own: Rows) -> dict[str, Any]:
+    """All processes' rows, the same on every one of them; all must call it.
+
+    Returns:
+      `rows`, one process's behind the other's, and `counts`, how many each has.
+    """
+    length = len(next(iter(own.values())))
+    if jax.process_count() == 1:
+        return {"rows": dict(own), "counts": np.array([length])}
+    counts = np.asarray(multihost_utils.process_allgather(np.array([length]))).reshape(-1)
+    longest = max(int(counts.max()), 1)
+    rows = {}
+    for name, values in own.items():
+        padded = np.zeros((longest, *values.shape[1:]), values.dtype)
+        padded[:length] = values
+        of_all = np.asarray(multihost_utils.process_allgather(padded))
+        rows[name] = np.concatenate([part[:count] for part, count in zip(of_all, counts, strict=True)])
+    return {"rows": rows, "counts": counts}
+
+
+def own_share(state: Mapping[str, Any], index: int, processes: int) -> dict[str, np.ndarray]:
+    """A process's rows of what `together` gave: its own, or, on another number of processes, every so many-th.
+
+    Args:
+      state: of all processes.
+      index: of this one.
+      processes: how many there are now.
+    """
+    counts = np.asarray(state["counts"])
+    if len(counts) == processes:
+        first = int(counts[:index].sum())
+        chosen = slice(first, first + int(counts[index]))
+    else:
+        chosen = slice(index, None, processes)
+    return {name: np.asarray(values)[chosen] for name, values in state["rows"].items()}
