@@ -28,8 +28,10 @@ def together(own: Rows) -> dict[str, Any]:
     for name, values in own.items():
         padded = np.zeros((longest, *values.shape[1:]), values.dtype)
         padded[:length] = values
-        of_all = np.asarray(multihost_utils.process_allgather(padded))
-        rows[name] = np.concatenate([part[:count] for part, count in zip(of_all, counts, strict=True)])
+        # As bytes: JAX would turn whole numbers of 64 bits into ones of 32.
+        of_all = np.asarray(multihost_utils.process_allgather(np.frombuffer(padded.tobytes(), np.uint8)))
+        parts = [np.frombuffer(part.tobytes(), values.dtype).reshape(padded.shape) for part in of_all]
+        rows[name] = np.concatenate([part[:count] for part, count in zip(parts, counts, strict=True)])
     return {"rows": rows, "counts": counts}
 
 
