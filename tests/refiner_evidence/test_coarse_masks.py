@@ -66,7 +66,7 @@ def test_options_that_cannot_work_are_one_line_and_exit_code_2(words, said, caps
 
 
 def test_the_command_prints_tables_and_writes_figures(capsys, tmp_path, monkeypatch):
-    def load(folder, policy, params, batch, iterations):
+    def load(folder, policy, params, batch, iterations, guard):
         """Gives back what it gets, then nothing."""
         assert (batch, iterations) == (4, 2)
         refiner = Refiner(policy, None, None, batch, iterations)
