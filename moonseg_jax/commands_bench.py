@@ -225,6 +225,9 @@ class BenchRefine:
             if count < 1:
                 raise UserError(f"--{name} must be 1 or more, got {count}")
         check_json(self.json)
+        from moonseg_jax.compilation import one_cpu_device_per_core
+
+        one_cpu_device_per_core()
         from moonseg_jax.bench.refine.report import bench_refine
 
         write_json(bench_refine(self.preset, batches=self.batches, repeats=self.repeats, tell=_tell), self.json)

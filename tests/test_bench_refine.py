@@ -46,6 +46,7 @@ def test_crops_of_the_workload_hold_an_object_and_its_box():
 def test_both_sides_give_the_same_masks_and_figures_that_belong_together(monkeypatch, tmp_path, capsys):
     pytest.importorskip("torch", reason="the peer is PyTorch, which is not installed")
     monkeypatch.setattr(report, "make_workload", lambda preset, crops: micro_workload(crops))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     BenchRefine(batches=(2,), repeats=1, json=tmp_path / "figures.json").run()
     figures = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
@@ -55,6 +56,7 @@ def test_both_sides_give_the_same_masks_and_figures_that_belong_together(monkeyp
     assert ours["encoder_share"] + ours["head_share"] == pytest.approx(1) and 0 <= ours["encoder_share"] <= 1
     assert ours["estimated_bytes"] == 2 * bytes_per_crop(CONFIG, make_head(CONFIG))
     assert ours["temporary_bytes"] > 0
+    assert ours["crops_per_second_by_engines"] == {"1": ours["crops_per_second"]}
     assert peer["crops_per_second"] == max(peer["crops_per_second_by_threads"].values())
     ratio = ours["crops_per_second"] / peer["crops_per_second"]
     assert row["crops_per_second_over_peer"] == pytest.approx(ratio, abs=0.01)
