@@ -11,6 +11,7 @@ import tyro
 
 import moonseg_jax
 from moonseg_jax.commands import Command, Train
+from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
@@ -22,7 +23,7 @@ Start here:
 `moonseg COMMAND --help` explains a command. `--debug`, anywhere, shows the traceback of an error.
 """
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_NO, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: The words after `moonseg`; those of the process by default.
 
     Returns:
-      0; 2 after bad input, told in one line on standard error; 130 after Ctrl-C.
+      0; 1 where the answer is no (`plan`: it does not fit); 2 after bad input, told in one line on standard error;
+      130 after Ctrl-C.
 
     Raises:
       SystemExit: From tyro: 0 after `--help`, 2 after options that do not parse.
@@ -45,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"moonseg-jax {moonseg_jax.__version__}")
         return 0
     try:
-        _run(words or ["--help"])
-        return 0
+        return _run(words or ["--help"])
     except KeyboardInterrupt:
         print("moonseg: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -72,16 +73,20 @@ def _message(error: UserError | OSError) -> str:
     return str(error)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str]) -> int:
     if words[0] == "train":
         words, help_words = _withhold_settings_help(words[1:])
         train, rest = tyro.cli(Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True)
         train.run([*rest, *help_words])
+    elif words[0] == "plan":
+        plan, rest = tyro.cli(Plan, args=words[1:], prog="moonseg plan", config=MARKERS, return_unknown_args=True)
+        return 0 if plan.run(rest) else EXIT_NO
     elif words[0] == "sweep":
         sweep, rest = tyro.cli(Sweep, args=words[1:], prog="moonseg sweep", config=MARKERS, return_unknown_args=True)
         sweep.run(rest)
     else:
         tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
+    return 0
 
 
 def _withhold_settings_help(words: list[str]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from moonseg_jax.commands_data import Data
 from moonseg_jax.commands_eval import Eval
 from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_path import PathCommand
+from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.commands_score import Score
 from moonseg_jax.commands_sweep import Sweep
@@ -199,6 +200,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Rewards, tyro.conf.subcommand("rewards")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

@@ -84,6 +84,15 @@ def call_config(path: Path, function: str, *arguments: Any) -> tuple[Path, Any]:
         raise UserError(f"{_place(path, error)}: {function}({shown}) failed: {_describe(error)}") from error
 
 
+def config_value(path: Path, name: str, default: Any) -> Any:
+    """Runs a config file and gives one of its values, or the default where it has none of that name.
+
+    Raises:
+      UserError: no such file, or the file fails.
+    """
+    return getattr(_run(find_config(path)), name, default)
+
+
 def find_config(path: Path) -> Path:
     """The config file a user means: the path itself, or else the shipped `experiments/NAME.py`.
 

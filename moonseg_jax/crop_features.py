@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.refiner import CropEncoder
 from moonseg_jax.pair_source import PairPixels, Pairs, identity_rows, stack_pairs, with_identity
-from moonseg_jax.sharding import make_mesh, put_batch, put_replicated
+from moonseg_jax.sharding import make_mesh, put_batch, put_parameters, put_replicated
 
 GIB = 1 << 30
 
@@ -70,7 +70,7 @@ class RecomputedFeatures:
           identity_share: share of the pairs whose coarse mask becomes the ground truth.
         """
         self.items, self._encode, self._mesh, self._share = pairs, encode, mesh, identity_share
-        self._params = put_replicated(mesh, params)
+        self._params = put_parameters(mesh, {"vision": params["vision"]})
 
     def collate(self, items: Sequence[PairPixels], seed: int) -> PairPixels:
         """Image crops, coarse masks and ground truths, stacked."""
@@ -114,7 +114,7 @@ class CachedFeatures:
         self._masks = np.empty((len(pairs), 2, mask_bytes), np.uint8)
         self._is_encoded, self._is_read = np.zeros(crops, bool), np.zeros(len(pairs), bool)
         self._local = make_mesh(jax.local_devices())
-        self._params = put_replicated(self._local, params)
+        self._params = put_replicated(self._local, {"vision": params["vision"]})
 
     def collate(self, items: Sequence[int], seed: int) -> NumberedPairs:
         """Numbers of the pairs, their identity rows, and what of them was not read before."""

@@ -55,6 +55,7 @@ class Loop:
         export: Callable[[Path, Any], object],
         extra: Extra | None = None,
         shown: Sequence[str] = (),
+        averaged: Callable[[LearnerState], Any] = lambda state: state.averaged,
     ):
         """Prepares a run.
 
@@ -66,12 +67,14 @@ class Loop:
           export: writes averaged parameters as weights into a folder.
           extra: more state to save and restore (the pair buffer).
           shown: names of the figures of the live line, in this order.
+          averaged: state → averaged parameters, on the device, as they are evaluated and exported.
 
         Raises:
           UserError: the library of a logger is not installed.
         """
         self.config, self.run = config, run
         self._judged_by, self._evaluate, self._export, self._extra = judged_by, evaluate, export, extra
+        self._averaged = averaged
         self._shown, self.clock = tuple(shown), StepClock()
         self._is_main = jax.process_index() == 0
         if self._is_main:
@@ -154,7 +157,7 @@ class Loop:
 
     def judge(self, done: int, state: LearnerState) -> None:
         """Evaluates the averaged weights on held-out data; keeps them if they are the best so far."""
-        params = to_host(state.averaged)
+        params = to_host(self._averaged(state))
         # Every process judges by itself: programs over the mesh of training would wait for the others.
         with jax.set_mesh(make_mesh(jax.local_devices()[:1])):
             figures = self._evaluate(params)

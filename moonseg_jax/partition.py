@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -26,6 +27,10 @@ Rules = tuple[tuple[str, tuple[Split, ...]], ...]
 
 RULES: Rules = (
     (r"(^|/)refiner/", ()),
+    (r"moe/(up|down)/lora_a$", (EXPERTS, FSDP, None)),
+    (r"moe/(up|down)/lora_b$", (EXPERTS, None, FSDP)),
+    (r"lora_a$", (WEIGHTS, None)),
+    (r"lora_b$", (None, WEIGHTS)),
     (r"embedding/embedding$", (TENSOR, WEIGHTS)),
     (r"vision/position$", (None, WEIGHTS)),
     (r"moe/(up|down)$", (EXPERTS, FSDP, None)),
@@ -83,10 +88,15 @@ def partition_specs(tree: Any, sizes: Mapping[str, int]) -> Any:
     return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
-def gathered_parameters(tree: Tree) -> Tree:
+def gathered_parameters(tree: Tree, dtype: jnp.dtype) -> Tree:
     """Inside jit: the parameters as layers use them, split over `tensor`, experts over theirs, and whole otherwise.
 
-    For loops that would gather them again at every turn.
+    For loops that would gather them again at every turn. Large matrices are cast first, as their layers would cast
+    them: half the bytes to exchange and to hold in bfloat16.
+
+    Args:
+      tree: the policy's.
+      dtype: that the model computes in.
     """
     sizes = _auto_sizes()
     if math.prod(sizes.values()) == 1:
@@ -94,7 +104,8 @@ def gathered_parameters(tree: Tree) -> Tree:
 
     def gathered(path: tuple[Any, ...], leaf: Array) -> Array:
         spec = partition_spec(path_of(path), leaf.shape, {**sizes, FSDP: 1}, _USED_RULES)
-        return jax.lax.with_sharding_constraint(leaf, spec)
+        kept = math.prod(leaf.shape) < SMALLEST_SPLIT or leaf.ndim < 2
+        return jax.lax.with_sharding_constraint(leaf if kept else leaf.astype(dtype), spec)
 
     return jax.tree_util.tree_map_with_path(gathered, tree)
 

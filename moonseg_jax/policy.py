@@ -16,6 +16,7 @@ from moonseg_jax.config import ModelConfig
 from moonseg_jax.errors import UserError
 from moonseg_jax.model.initial import draw_parameters
 from moonseg_jax.model.moondream import Moondream
+from moonseg_jax.model.stacks import Remat
 from moonseg_jax.paths.full_grammar import full_grammar
 from moonseg_jax.paths.grammar import Grammar, polygon_grammar
 from moonseg_jax.paths.pen import CurveTables
@@ -61,6 +62,10 @@ class Policy:
     def computing_in(self, dtype: Literal["float32", "bfloat16"]) -> Policy:
         """The same policy with activations in another type; parameters keep theirs, logits are float32."""
         return dataclasses.replace(self, model=self.model.clone(dtype=jnp.dtype(dtype)))
+
+    def rematerialising(self, remat: Remat) -> Policy:
+        """The same policy, of whose activations the backward pass keeps fewer."""
+        return dataclasses.replace(self, model=self.model.clone(remat=remat))
 
     def shapes(self) -> Any:
         """Shapes of the parameters, without allocating them."""

@@ -71,7 +71,7 @@ def rl_programs(config: RlConfig, policy: Policy, optimizer: optax.GradientTrans
         update=make_policy_step(
             policy.model, policy.grammar, policy.tables, optimizer, loss=config.loss, temperature=config.temperature,
             supervised_weight=config.supervised_weight, average_decay=config.average_decay,
-            microbatches=config.microbatches,
+            microbatches=config.microbatches, trainable=config.trainable,
         ),
         draw_pairs=jax.jit(functools.partial(make_pairs, side=config.model.vision.crop)),
     )  # fmt: skip

@@ -22,8 +22,8 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import coarse_evaluation, held_out_scenes
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.reference_kl import make_reference_kl
-from moonseg_jax.learner.refiner import make_crop_encoder, make_refiner_step
-from moonseg_jax.learner.sft import BOX_TOKENS, make_sft_step
+from moonseg_jax.learner.refiner import make_crop_encoder
+from moonseg_jax.learner.sft import BOX_TOKENS
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.loop import Loop
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
@@ -37,7 +37,8 @@ from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters, row_shards
-from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, RefinerConfig, RlConfig, SftConfig
+from moonseg_jax.stage_programs import policy_program, refiner_program, sft_program
+from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
 from moonseg_jax.weights import POLICY, REFINER, load_weights, save_weights
@@ -60,25 +61,19 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
         params = policy.init(config.seed)
     else:
         policy, params = load_policy(Path(config.start_from), config.model)
+    learning = policy.computing_in(config.dtype).rematerialising(config.remat)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = put_parameters(mesh, init_state({"policy": params}, optimizer))
+    trained, frozen = config.trainable.divide(params, config.seed)
+    state = put_parameters(mesh, init_state({"policy": trained}, optimizer, frozen))
 
     layout = policy.layout(config.phrases_per_image, config.crops)
-
-    def step_over(tokens: int) -> Any:
-        return make_sft_step(
-            policy.model, policy.tables, optimizer, tokens=tokens, box_weight=config.box_weight,
-            box_distance_weight=config.box_distance_weight, path_distance_weight=config.path_distance_weight,
-            heat_weight=config.heat_weight, words_weight=config.words_weight,
-            average_decay=config.average_decay,
-        )  # fmt: skip
-
-    box_step, path_step = step_over(BOX_AND_MOVE), step_over(config.model.paths.max_new_tokens)
+    box_step = sft_program(config, learning, optimizer, tokens=BOX_AND_MOVE)
+    path_step = sft_program(config, learning, optimizer)
     change = functools.partial(augment, config.augmentation) if config.augmentation != AS_THEY_ARE else None
     loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), change)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
-        shown=SFT_SHOWN,
+        shown=SFT_SHOWN, averaged=_averaged_policy(config),
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
@@ -95,9 +90,10 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
     mesh = make_mesh(shape=config.mesh)
     policy, params = load_policy(Path(config.start_from), config.model)
-    policy = policy.computing_in(config.dtype)
+    policy = policy.computing_in(config.dtype).rematerialising(config.remat)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
-    state = put_parameters(mesh, init_state({"policy": params}, optimizer))
+    trained, frozen = config.trainable.divide(params, config.seed)
+    state = put_parameters(mesh, init_state({"policy": trained}, optimizer, frozen))
     reference = put_parameters(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
 
     layout = policy.layout(config.phrases_per_image, config.crops)
@@ -112,28 +108,31 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
-        export=_export_policy(config), extra=buffer, shown=RL_SHOWN,
+        export=_export_policy(config), extra=buffer, shown=RL_SHOWN, averaged=_averaged_policy(config),
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
     read = loop.clock.timed("data", lambda: put_batch(mesh, next(loader)))
     watch = _watch(config, policy, reference, programs.log_probs, loop, mesh)
     rollout, inject, log_probs, update, draw_pairs = programs.timed(loop.clock)
+    policy_of = policy_program(config.trainable)
     with jax.set_mesh(mesh), loop, kept:
         if not resume:
             loop.judge(0, state)
         for step in loop.steps():
             batch, targets = read()
-            rollouts, scored, drawn, sums = rollout(state.params["policy"], batch, targets.lengths, step)
-            taught, paid, injected = inject(state.params["policy"], batch, targets, rollouts, scored, step)
-            old = log_probs(state.params["policy"], batch, taught) if config.loss.needs_old_log_probs else None
+            current = policy_of(state.params["policy"], state.frozen)
+            rollouts, scored, drawn, sums = rollout(current, batch, targets.lengths, step)
+            taught, paid, injected = inject(current, batch, targets, rollouts, scored, step)
+            old = log_probs(current, batch, taught) if config.loss.needs_old_log_probs else None
             for _ in range(config.updates_per_rollout):
                 state, learned = update(state, reference, batch, targets, taught, paid, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
             if config.keep_rollouts:
                 kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
-            watched = watch(step, state.params["policy"], batch, targets.lengths, rollouts)
+            current = policy_of(state.params["policy"], state.frozen)
+            watched = watch(step, current, batch, targets.lengths, rollouts)
             loop.after_step(step, state, loader, {**sums, **learned, **injected, **watched})
         file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
         loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")
@@ -166,11 +165,7 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
         seed=config.seed, shard_index=jax.process_index(), shard_count=jax.process_count(),
         threads=config.loader_threads,
     )  # fmt: skip
-    update = make_refiner_step(
-        head, optimizer, kind=config.mask_loss, best_of_masks=config.best_of_masks,
-        boundary_weight=config.boundary_weight, dice_weight=config.dice_weight, iou_weight=config.iou_weight,
-        average_decay=config.average_decay,
-    )  # fmt: skip
+    update = refiner_program(config, head, optimizer)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params),
         export=lambda folder, averaged: save_weights(folder, REFINER, averaged["refiner"], config.model),
@@ -179,11 +174,11 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     if resume:
         state = loop.restore(state, loader)
     read = loop.clock.timed("data", lambda: next(loader))
-    encode, update = loop.clock.timed("encode", source.batch), loop.clock.timed("learn", update)
+    encode, learn = loop.clock.timed("encode", source.batch), loop.clock.timed("learn", update.__call__)
     with jax.set_mesh(mesh), loop:
         loop.note(f"{len(pairs)} pairs: {pairs.description()}")
         for step in loop.steps():
-            state, sums = update(state, *encode(read()))
+            state, sums = learn(state, *encode(read()))
             loop.after_step(step, state, loader, sums)
 
 
@@ -268,6 +263,11 @@ def _refined_held_out(config: RefinerConfig, policy: Policy, policy_params: Any)
         policy, policy_params, scenes, phrases=config.phrases_per_image, crops=config.crops
     )  # fmt: skip
     return lambda averaged: evaluate(averaged["refiner"])
+
+
+def _averaged_policy(config: PolicyConfig) -> Any:
+    policy_of = policy_program(config.trainable)
+    return lambda state: {"policy": policy_of(state.averaged["policy"], state.frozen)}
 
 
 def _export_policy(config: LoopConfig) -> Any:

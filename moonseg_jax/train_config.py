@@ -10,13 +10,17 @@ from moonseg_jax.config import ConfigError, ModelConfig
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.learner.policy_objective import overlong_buffer
 from moonseg_jax.learner.policy_presets import PRESETS, PolicyLossConfig
+from moonseg_jax.learner.trainable import LoraConfig, Trainable
 from moonseg_jax.loggers import LIBRARIES, LoggerName
 from moonseg_jax.mesh_config import MeshConfig
+from moonseg_jax.model.stacks import Remat
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
 
 AS_THEY_ARE = Augmentation()
 """No augmentation."""
+NO_FACTORS = LoraConfig()
+"""Matrices are trained themselves."""
 EVERYONE_ITS_EXAMPLES = MeshConfig()
 """The mesh of a run that names none: parameters whole on every device."""
 
@@ -76,7 +80,47 @@ class LoopConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SftConfig(LoopConfig):
+class PolicyConfig(LoopConfig):
+    """What both stages have that train the policy: how much memory that takes."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations, in sampling and learning alike; parameters and their updates are float32."""
+    microbatches: int = 1
+    """Parts of a batch whose gradients are computed one after the other: less memory, the same step."""
+    remat: Remat = "none"
+    """What the backward pass computes again instead of keeping it: `blocks` all of every block, `dots` all but its
+    products of activations with weights."""
+    freeze: tuple[Literal["vision"], ...] = ()
+    """Parts that stay as they are, out of gradients, optimizer and averages."""
+    lora: LoraConfig = NO_FACTORS
+    """With a rank, only low-rank changes of the text decoder's matrices are trained; exports have them added."""
+
+    def __post_init__(self) -> None:
+        """Refuses micro-batches that do not divide a batch, and freezing beside factors.
+
+        Raises:
+          ConfigError: names the setting and the remedy; and see `LoopConfig`.
+        """
+        super().__post_init__()
+        _require_counts({"microbatches": self.microbatches})
+        if self.images_per_batch % self.microbatches:
+            raise ConfigError(
+                f"microbatches is {self.microbatches}: it must divide images_per_batch, {self.images_per_batch}"
+            )
+        for part in self.freeze:
+            if part != "vision":
+                raise ConfigError(f"freeze names {part!r}: there is vision")
+        if self.freeze and self.lora.rank:
+            raise ConfigError("freeze and lora.rank are both set: with factors everything else is frozen anyway")
+
+    @property
+    def trainable(self) -> Trainable:
+        """How parameters divide into trained and frozen ones."""
+        return Trainable(freeze=self.freeze, lora=self.lora)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig(PolicyConfig):
     """Supervised learning on traced targets."""
 
     start_from: str | None = None
@@ -102,7 +146,7 @@ class SftConfig(LoopConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RlConfig(LoopConfig):
+class RlConfig(PolicyConfig):
     """Reinforcement learning on mask IoU."""
 
     start_from: str
@@ -119,14 +163,10 @@ class RlConfig(LoopConfig):
     of a batch at once."""
     replay_experts: bool = True
     """Learn with the experts that sampling chose, so that routing noise does not enter the probability ratio."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of activations in sampling and learning alike; parameters and their updates are float32."""
     loss: PolicyLossConfig = PRESETS["rloo"]
     """What is minimised; `preset("dapo")` gives a recipe by name. The KL divergence is to the starting policy."""
     updates_per_rollout: int = 1
     """Gradient steps taken on each batch of rollouts."""
-    microbatches: int = 1
-    """Parts of a batch whose gradients are computed one after the other: less memory, the same step."""
     reward: str | RewardSpec = "iou"
     """What samples are paid for: the name of a shape in `rewards.shapes`, or, in a config file, a spec of one's own."""
     credit: Literal["path", "token"] = "path"
@@ -156,16 +196,12 @@ class RlConfig(LoopConfig):
         """
         super().__post_init__()
         _refuse_truncation(self.top_k, self.top_p)
-        _require_counts({"updates_per_rollout": self.updates_per_rollout, "microbatches": self.microbatches})
+        _require_counts({"updates_per_rollout": self.updates_per_rollout})
         if self.group < 2:
             raise ConfigError(f"group is {self.group}: an advantage needs at least 2 samples per prompt")
         if self.keep_rollouts < 0:
             raise ConfigError(f"keep_rollouts is {self.keep_rollouts}: it must not be negative")
         _ = self.reward_spec
-        if self.images_per_batch % self.microbatches:
-            raise ConfigError(
-                f"microbatches is {self.microbatches}: it must divide images_per_batch, {self.images_per_batch}"
-            )
         if self.loss.ratio == "none" and self.updates_per_rollout > 1 and self.loss.correction_cap is None:
             raise ConfigError(
                 f"loss.ratio is none, which is right for samples of the current policy only, but updates_per_rollout "

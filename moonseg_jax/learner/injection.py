@@ -72,7 +72,7 @@ def make_injection(policy: Policy, *, below: float, reward: RewardSpec, mesh: Me
         params: Any, batch: PromptBatch, targets: TargetBatch, rollouts: Rollouts, scored: Scored, step: Array
     ) -> tuple[Rollouts, Scored, Bool[Array, " Q"], Bool[Array, " Q"]]:
         params, (batch, targets, rollouts, scored) = (
-            gathered_parameters(params),
+            gathered_parameters(params, policy.model.dtype),
             whole((batch, targets, rollouts, scored)),
         )
         given = _given_paths(policy, targets)

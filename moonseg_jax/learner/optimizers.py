@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -25,6 +26,8 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the moments between steps; bfloat16 halves them, and rounds them at every step."""
 
 
 ADAM_ONLY = (
@@ -36,6 +39,8 @@ ADAM_ONLY = (
     "tau_v",
     "router",
     "head",
+    "lora_a",
+    "lora_b",
 )
 """Parameters that are tables or output layers rather than hidden matrices: Muon leaves them to Adam."""
 
@@ -69,4 +74,24 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             adam_learning_rate=schedule(config, config.adam_learning_rate, steps),
             muon_weight_dimension_numbers=_dimensions,
         )  # fmt: skip
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), kept_in(update, config.state_dtype))
+
+
+def kept_in(
+    update: optax.GradientTransformation, dtype: Literal["float32", "bfloat16"]
+) -> optax.GradientTransformation:
+    """The same optimizer, its moments kept in another type between steps and worked on in float32."""
+    if dtype == "float32":
+        return update
+
+    def cast(state: Any, wanted: Any, given: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(wanted) if leaf.dtype == given and leaf.ndim else leaf, state)
+
+    def init(params: Any) -> Any:
+        return cast(update.init(params), jnp.bfloat16, jnp.float32)
+
+    def step(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = update.update(gradients, cast(state, jnp.float32, jnp.bfloat16), params)
+        return updates, cast(state, jnp.bfloat16, jnp.float32)
+
+    return optax.GradientTransformation(init, step)

@@ -20,6 +20,7 @@ from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import LearnerState, apply_gradients
 from moonseg_jax.learner.token_sums import WeightSums, denominator
+from moonseg_jax.learner.trainable import EVERYTHING, Trainable
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.paths.vocabulary import TokenTables
@@ -95,6 +96,7 @@ def make_policy_step(
     supervised_weight: float,
     average_decay: float,
     microbatches: int = 1,
+    trainable: Trainable = EVERYTHING,
 ) -> Callable[..., tuple[LearnerState, Sums]]:
     """A compiled gradient step: (state, reference parameters, batch, targets, rollouts, scored) → (state, sums).
 
@@ -112,15 +114,19 @@ def make_policy_step(
       average_decay: of the averaged weights.
       microbatches: parts whose gradients are computed one after the other; any number that divides the images makes
         the same step.
+      trainable: what gradients reach.
     """
     budget = model.config.paths.max_new_tokens
 
-    def part_loss(params: Any, reference: Any, part: Lesson, counts: tuple[Array, Array]) -> tuple[Array, Sums]:
+    def part_loss(
+        params: Any, frozen: Any, reference: Any, part: Lesson, counts: tuple[Array, Array]
+    ) -> tuple[Array, Sums]:
         """A micro-batch's share of the loss: its sums, over the counts of the whole batch."""
+        learning = trainable.whole(params["policy"], frozen)
         statistics = functools.partial(
             rollout_statistics, model, grammar, batch=part.prompts, rollouts=part.rollouts, temperature=temperature
         )
-        now = statistics(params=params["policy"])
+        now = statistics(params=learning)
         then = statistics(params=reference).log_probs if loss.needs_reference else None
         policy = loss_under(
             loss, now.log_probs, part.old_log_probs, part.advantage, part.learned, max_tokens=budget,
@@ -134,7 +140,7 @@ def make_policy_step(
         }  # fmt: skip
         total = policy.loss[0] / counts[0]
         if supervised_weight:
-            of_targets = sft_sums(model, tables, params["policy"], False, part.prompts, part.targets, budget)
+            of_targets = sft_sums(model, tables, learning, False, part.prompts, part.targets, budget)
             sums["supervised"] = supervised = _add(of_targets["box"], of_targets["path"])
             total += supervised_weight * supervised[0] / counts[1]
         return total, {name: figure for name, figure in sums.items() if figure is not None}
@@ -157,7 +163,9 @@ def make_policy_step(
         counts = jnp.maximum(denominator(learned, loss.aggregation), 1.0), jnp.maximum(supervised, 1.0)
 
         def accumulate(gradients: Any, part: Lesson) -> tuple[Any, tuple[Array, Sums]]:
-            figures, own = jax.value_and_grad(part_loss, has_aux=True)(state.params, reference, part, counts)
+            figures, own = jax.value_and_grad(part_loss, has_aux=True)(
+                state.params, state.frozen, reference, part, counts
+            )
             return jax.tree.map(jnp.add, gradients, own), figures
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)

@@ -118,6 +118,33 @@ class Unrolled(NamedTuple):
     """Losses so far; `refined_iou` of the newest iteration."""
 
 
+class RefinerStep(NamedTuple):
+    """A gradient step as compiled parts: one program runs once per iteration, so that compiling and memory do not grow
+    with their number."""
+
+    iterations: int
+    start: Callable[[Any, Array], Unrolled]
+    """(parameters, coarse masks) → what the first iteration starts from."""
+    iterate: Callable[[Any, Any, Unrolled, Array], Unrolled]
+    """(parameters, features, so far, truth) → what the next one starts from."""
+    finish: Callable[[LearnerState, Any, dict[str, SumAndCount]], tuple[LearnerState, Array]]
+    """(state, gradients, sums) → the state after the step, and the norm of the gradients."""
+
+    def __call__(
+        self,
+        state: LearnerState,
+        features: tuple[Float[Array, "N gg W"], Float[Array, "N gg W"]],
+        coarse: Bool[Array, "N S S"],
+        truth: Bool[Array, "N S S"],
+    ) -> tuple[LearnerState, dict[str, SumAndCount]]:
+        """Takes the step."""
+        unrolled = self.start(state.params, coarse)
+        for _ in range(self.iterations):
+            unrolled = self.iterate(state.params, features, unrolled, truth)
+        state, norm = self.finish(state, unrolled.gradients, unrolled.sums)
+        return state, {**unrolled.sums, "gradient_norm": (norm, jnp.ones(()))}
+
+
 def make_refiner_step(
     head: RefinementHead,
     optimizer: optax.GradientTransformation,
@@ -128,12 +155,11 @@ def make_refiner_step(
     dice_weight: float,
     iou_weight: float,
     average_decay: float,
-) -> Callable[..., tuple[LearnerState, dict[str, SumAndCount]]]:
+) -> RefinerStep:
     """A gradient step: (state, features, coarse, truth) → (state, sums).
 
     Parameters are `{"refiner": …}`; features are the final and early ones of `make_crop_encoder`. Every iteration is
-    supervised on the mask it makes of the one before. Gradients do not cross iterations, so one compiled program
-    runs once per iteration and adds up: compiling and memory do not grow with their number.
+    supervised on the mask it makes of the one before; gradients do not cross iterations.
     """
     iterations, head = head.config.iterations, for_this_backend(head)
 
@@ -167,16 +193,4 @@ def make_refiner_step(
     def finish(state: LearnerState, gradients: Any, sums: dict[str, SumAndCount]) -> tuple[LearnerState, Array]:
         return apply_gradients(state, mean_loss(sums), gradients, optimizer, average_decay)
 
-    def step(
-        state: LearnerState,
-        features: tuple[Float[Array, "N gg W"], Float[Array, "N gg W"]],
-        coarse: Bool[Array, "N S S"],
-        truth: Bool[Array, "N S S"],
-    ) -> tuple[LearnerState, dict[str, SumAndCount]]:
-        unrolled = start(state.params, coarse)
-        for _ in range(iterations):
-            unrolled = iterate(state.params, features, unrolled, truth)
-        state, norm = finish(state, unrolled.gradients, unrolled.sums)
-        return state, {**unrolled.sums, "gradient_norm": (norm, jnp.ones(()))}
-
-    return step
+    return RefinerStep(iterations, start, iterate, finish)

@@ -17,7 +17,9 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.learner.forward import completion_logits
+from moonseg_jax.learner.micro_batches import split_rows
 from moonseg_jax.learner.state import LearnerState, apply_gradients
+from moonseg_jax.learner.trainable import EVERYTHING, Trainable
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.paths.vocabulary import TokenTables
 from moonseg_jax.rollout.log_probs import token_statistics
@@ -176,6 +178,8 @@ def make_sft_step(
     heat_weight: float,
     words_weight: float,
     average_decay: float,
+    trainable: Trainable = EVERYTHING,
+    microbatches: int = 1,
 ) -> Callable[[LearnerState, PromptBatch, TargetBatch], tuple[LearnerState, dict[str, SumAndCount]]]:
     """A compiled gradient step; parameters are `{"policy": …}`.
 
@@ -190,20 +194,45 @@ def make_sft_step(
       heat_weight: of the mean over heat maps.
       words_weight: of the mean over words of patches.
       average_decay: of the averaged weights.
+      trainable: what gradients reach.
+      microbatches: parts whose gradients are computed one after the other; any number that divides the images makes
+        the same step.
     """
     weights = {
         "box": box_weight, "path": 1.0, "box_distance": box_distance_weight, "path_distance": path_distance_weight,
         "heat": heat_weight, "words": words_weight,
     }  # fmt: skip
 
-    def loss(params: Any, batch: PromptBatch, targets: TargetBatch) -> tuple[Array, dict[str, SumAndCount]]:
-        sums = sft_sums(model, tables, params["policy"], True, batch, targets, tokens)
-        means = [weights[name] * total / jnp.maximum(count, 1.0) for name, (total, count) in sums.items()]
+    def sums_of(policy: Any, batch: PromptBatch, targets: TargetBatch) -> dict[str, SumAndCount]:
+        return sft_sums(model, tables, policy, True, batch, targets, tokens)
+
+    def part_loss(
+        params: Any, frozen: Any, part: tuple[PromptBatch, TargetBatch], counts: dict[str, Array] | None
+    ) -> tuple[Array, dict[str, SumAndCount]]:
+        """A micro-batch's share of the loss: its sums, over the counts of the whole batch."""
+        sums = sums_of(trainable.whole(params["policy"], frozen), *part)
+        over = {name: count for name, (_, count) in sums.items()} if counts is None else counts
+        means = [weights[name] * total / jnp.maximum(over[name], 1.0) for name, (total, _) in sums.items()]
         return jnp.sum(jnp.stack(means)), sums
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: LearnerState, batch: PromptBatch, targets: TargetBatch) -> tuple[LearnerState, Any]:
-        (value, sums), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, targets)
+        gradient = jax.value_and_grad(part_loss, has_aux=True)
+        if microbatches == 1:
+            (value, sums), gradients = gradient(state.params, state.frozen, (batch, targets), None)
+        else:
+            # Counts are of the data alone: the compiler drops the pass that makes the sums beside them.
+            policy = trainable.whole(state.params["policy"], state.frozen)
+            counts = {name: count for name, (_, count) in sums_of(policy, batch, targets).items()}
+
+            def accumulate(gradients: Any, part: Any) -> tuple[Any, Any]:
+                figures, own = gradient(state.params, state.frozen, part, counts)
+                return jax.tree.map(jnp.add, gradients, own), figures
+
+            parts = split_rows((batch, targets), len(batch.valid), microbatches)
+            zeros = jax.tree.map(jnp.zeros_like, state.params)
+            gradients, figures = jax.lax.scan(accumulate, zeros, parts)
+            value, sums = jax.tree.map(functools.partial(jnp.sum, axis=0), figures)
         state, norm = apply_gradients(state, value, gradients, optimizer, average_decay)
         return state, {**sums, "gradient_norm": (norm, jnp.ones(()))}
 

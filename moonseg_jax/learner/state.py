@@ -28,9 +28,11 @@ class LearnerState:
     """Steps not taken because loss or gradient was not finite."""
     skipped_in_row: Int[Array, ""]
     """Of these, the ones since the last step taken."""
+    frozen: Any = None
+    """Parameters that no gradient reaches, see `trainable`."""
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> LearnerState:
+def init_state(params: Any, optimizer: optax.GradientTransformation, frozen: Any = None) -> LearnerState:
     """State before the first step; the average starts at the parameters."""
     return LearnerState(
         step=jnp.zeros((), jnp.int32),
@@ -39,6 +41,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation) -> LearnerS
         optimizer=optimizer.init(params),
         skipped_steps=jnp.zeros((), jnp.int32),
         skipped_in_row=jnp.zeros((), jnp.int32),
+        frozen=frozen,
     )
 
 

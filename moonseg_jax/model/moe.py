@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from moonseg_jax.config import TextConfig
 from moonseg_jax.model.dense import WHOLE, dense
 from moonseg_jax.partition import axes_of_experts, axes_of_rows
+from moonseg_jax.platforms import platform
 
 Product = Callable[..., Array]
 """(rows, up, down, chosen experts, their weights, elsewhere) → rows. With `elsewhere` a choice may be expert E, one
@@ -172,7 +173,7 @@ class RoutedMLP(nn.Module):
         weights = nn.softmax(jnp.take_along_axis(logits, chosen, axis=-1))
         if c.experts <= 2 * c.active_experts:
             product = all_experts
-        elif jax.default_backend() == "tpu":
+        elif platform() == "tpu":
             product = ragged_experts
         else:
             product = grouped_experts

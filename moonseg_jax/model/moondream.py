@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from moonseg_jax.config import ModelConfig
 from moonseg_jax.model.attention import prefix_mask
 from moonseg_jax.model.region import Region
+from moonseg_jax.model.stacks import Remat
 from moonseg_jax.model.text import LayerContext, TextDecoder
 from moonseg_jax.model.vision import VisionEncoder
 
@@ -32,7 +33,7 @@ class Moondream(nn.Module):
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """Submodules carry the official names."""

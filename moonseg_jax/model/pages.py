@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.config import TextConfig
 from moonseg_jax.model.attention_parts import WORTH_CHOOSING, Part, in_turns, merge_axis, over_keys
+from moonseg_jax.platforms import platform
 
 PAGE = 32
 """Places of a page, where a row has several."""
@@ -94,4 +95,4 @@ def _seen(index: Int[Array, "n T"], first: Int[Array, " n"], page: int) -> Bool[
 
 def _pages_at_once(rows: int) -> int:
     # A turn costs an accelerator several launches; on a CPU it costs next to nothing, and half pages are waste.
-    return -(-rows // 2) if jax.default_backend() == "cpu" else 2 * rows
+    return -(-rows // 2) if platform() == "cpu" else 2 * rows

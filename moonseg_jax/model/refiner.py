@@ -21,6 +21,7 @@ from moonseg_jax.model.refiner_attention import Attention, attend_to_many
 from moonseg_jax.model.refiner_layers import Mlp, gelu, group_norm, layer_norm, resize_bilinear
 from moonseg_jax.model.refiner_parts import MaskEncoder, TwoWayBlock, Upsampler
 from moonseg_jax.model.stacks import unrolled
+from moonseg_jax.platforms import platform
 
 FINAL_HEADS = 4
 """Attention heads of the last look at the upsampled features."""
@@ -163,7 +164,7 @@ def make_head(model: ModelConfig) -> RefinementHead:
 
 def for_this_backend(head: RefinementHead) -> RefinementHead:
     """The same head in the forms that are fast where it will run; parameters are the same."""
-    return head.clone(on_cpu=jax.default_backend() == "cpu")
+    return head.clone(on_cpu=platform() == "cpu")
 
 
 def head_shapes(head: RefinementHead, width: int) -> dict:

@@ -13,7 +13,7 @@ from moonseg_jax.model.dense import ACROSS, BACK, WHOLE, dense, embedding
 from moonseg_jax.model.moe import RoutedMLP
 from moonseg_jax.model.pages import Cache
 from moonseg_jax.model.segments import Seats, Segment
-from moonseg_jax.model.stacks import unrolled
+from moonseg_jax.model.stacks import Remat, rematerialised, unrolled
 from moonseg_jax.partition import split_as, split_rows
 
 EPSILON = 1e-5
@@ -78,7 +78,7 @@ class TextDecoder(nn.Module):
 
     config: TextConfig
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """Two scanned stacks: `dense` and `routed`."""
@@ -93,9 +93,9 @@ class TextDecoder(nn.Module):
         self.head = dense(c.vocabulary, dtype=self.dtype)
 
     def _stack(self, layers: int, routed: bool) -> nn.Module:
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scanned = nn.scan(
-            block, variable_axes={"params": 0, "intermediates": 0}, split_rngs={"params": True}, length=layers,
+            rematerialised(Block, self.remat), variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True}, length=layers,
             in_axes=(0, 0, nn.broadcast, nn.broadcast), unroll=unrolled(layers),
         )  # fmt: skip
         return scanned(self.config, routed=routed, dtype=self.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, UInt8
 
 from moonseg_jax.config import VisionConfig
 from moonseg_jax.model.dense import BACK, WHOLE, dense
-from moonseg_jax.model.stacks import unrolled
+from moonseg_jax.model.stacks import Remat, rematerialised, unrolled
 from moonseg_jax.partition import split_as, split_heads, split_rows
 
 EPSILON = 1e-5
@@ -57,17 +57,16 @@ class VisionEncoder(nn.Module):
     config: VisionConfig
     text_width: int
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """Names follow the official modules."""
         c = self.config
         self.patch_embedding = dense(c.width, dtype=self.dtype)
         self.position = self.param("position", nn.initializers.normal(0.5), (c.grid**2, c.width))
-        block = nn.remat(VisionBlock, prevent_cse=False) if self.remat else VisionBlock
         self.blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.layers, in_axes=0,
-            unroll=unrolled(c.layers),
+            rematerialised(VisionBlock, self.remat), variable_axes={"params": 0}, split_rngs={"params": True},
+            length=c.layers, in_axes=0, unroll=unrolled(c.layers),
         )(c, dtype=self.dtype)  # fmt: skip
         self.post_ln = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype)
         self.projection_fc1 = dense(c.projection_width, dtype=self.dtype)

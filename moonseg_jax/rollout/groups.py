@@ -61,7 +61,11 @@ def make_rollout(
     require_budget(policy)
 
     def rollout(params: Any, batch: PromptBatch, target_lengths: Int[Array, "I K"], step: Int[Array, ""]) -> Rolled:
-        params, batch, target_lengths = gathered_parameters(params), whole(batch), whole(target_lengths)
+        params, batch, target_lengths = (
+            gathered_parameters(params, policy.model.dtype),
+            whole(batch),
+            whole(target_lengths),
+        )
         keys = sample_keys(jax.random.key(seed), step, batch.example_ids, sampling.group)
         rollouts, use = sample(policy.model, policy.grammar, params, batch, keys, sampling)
         drawn, scored = draw_and_score(policy, batch, target_lengths, rollouts, reward, step, token_credit)

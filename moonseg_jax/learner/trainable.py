@@ -1,0 +1,112 @@
+"""Which parameters a run trains: all, all but frozen parts, or low-rank changes of matrices that stay as they are.
+
+What is trained goes through gradients, optimizer and averages; what is frozen lies beside it in the learner's state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from moonseg_jax.config import ConfigError
+from moonseg_jax.partition import split_parameters
+
+FACTORS = "factors"
+"""Where the low-rank factors lie in the trained tree."""
+LORA_A, LORA_B = "lora_a", "lora_b"
+Target = Literal["attention", "experts"]
+_PATTERNS: dict[Target, str] = {
+    "attention": r"^text/(dense|routed)/attn/(qkv|proj)/kernel$",
+    "experts": r"^text/routed/moe/(up|down)$",
+}
+RANKS = (8, 64)
+"""Least and most."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): W + alpha / rank * A B, of which A and B are trained."""
+
+    rank: int = 0
+    """Columns of A, 8 to 64; 0 trains the matrices themselves."""
+    alpha: float = 32.0
+    targets: tuple[Target, ...] = ("attention", "experts")
+    """Matrices of the text decoder that get factors; everything else is frozen."""
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen matrices in memory; bfloat16 rounds them once, at the start."""
+
+    def __post_init__(self) -> None:
+        """Refuses what trains nothing.
+
+        Raises:
+          ConfigError: names the setting.
+        """
+        if self.rank and not RANKS[0] <= self.rank <= RANKS[1]:
+            raise ConfigError(f"lora.rank is {self.rank}: it must be 0, or {RANKS[0]} to {RANKS[1]}")
+        if not self.alpha > 0:
+            raise ConfigError(f"lora.alpha is {self.alpha}: it must be above 0")
+        unknown = [name for name in self.targets if name not in _PATTERNS]
+        if unknown or not self.targets:
+            raise ConfigError(f"lora.targets is {self.targets}: name some of {', '.join(_PATTERNS)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainable:
+    """How a policy's parameters divide into what is trained and what is frozen."""
+
+    freeze: tuple[str, ...] = ()
+    """Top-level parts that stay as they are."""
+    lora: LoraConfig = LoraConfig()
+
+    def divide(self, params: Any, seed: int = 0) -> tuple[Any, Any]:
+        """What is trained, and what is frozen (None where nothing is).
+
+        Args:
+          params: the policy's, on the host or as shapes.
+          seed: of the factors A, normal with variance 1 / inputs; B is zero, so that nothing changes at first.
+        """
+        if self.lora.rank:
+            return {FACTORS: self._factors(params, seed)}, jax.tree.map(self._base, params)
+        frozen = {name: params[name] for name in self.freeze}
+        return {name: part for name, part in params.items() if name not in frozen}, frozen or None
+
+    def whole(self, trained: Any, frozen: Any) -> Any:
+        """The policy's parameters again; runs inside jit where there are factors, and moves nothing otherwise."""
+        if not self.lora.rank:
+            return {**trained, **(frozen or {})}
+        flat, factors = flatten_dict(frozen, sep="/"), flatten_dict(trained[FACTORS], sep="/")
+        scale = self.lora.alpha / self.lora.rank
+        for path in {name.rpartition("/")[0] for name in factors}:
+            change = scale * (factors[f"{path}/{LORA_A}"] @ factors[f"{path}/{LORA_B}"])
+            flat[path] = flat[path] + change.astype(flat[path].dtype)
+        return split_parameters(unflatten_dict(flat, sep="/"))
+
+    def _factors(self, params: Any, seed: int) -> Any:
+        rng, rank = np.random.default_rng(seed), self.lora.rank
+        found: dict[str, Any] = {}
+        for path, leaf in flatten_dict(params, sep="/").items():
+            if not any(re.search(_PATTERNS[target], path) for target in self.lora.targets):
+                continue
+            *stacked, inputs, outputs = leaf.shape
+            shapes = (*stacked, inputs, rank), (*stacked, rank, outputs)
+            pair: tuple[Any, Any] = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+            if not isinstance(leaf, jax.ShapeDtypeStruct):
+                drawn = rng.normal(0.0, inputs**-0.5, shapes[0]).astype(np.float32)
+                pair = drawn, np.zeros(shapes[1], np.float32)
+            found[f"{path}/{LORA_A}"], found[f"{path}/{LORA_B}"] = pair
+        return unflatten_dict(found, sep="/")
+
+    def _base(self, leaf: Any) -> Any:
+        dtype = jnp.dtype(self.lora.base_dtype)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, dtype)
+        return np.asarray(leaf).astype(dtype)
+
+
+EVERYTHING = Trainable()
