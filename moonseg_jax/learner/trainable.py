@@ -95,7 +95,7 @@ class Trainable:
                 continue
             *stacked, inputs, outputs = leaf.shape
             shapes = (*stacked, inputs, rank), (*stacked, rank, outputs)
-            pair: tuple[Any, Any] = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+            pair: tuple[Any, ...] = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 drawn = rng.normal(0.0, inputs**-0.5, shapes[0]).astype(np.float32)
                 pair = drawn, np.zeros(shapes[1], np.float32)
