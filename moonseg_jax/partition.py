@@ -17,7 +17,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from moonseg_jax.axes import ENGINES, EXPERTS, FSDP, ROWS, TENSOR, WEIGHTS
+from moonseg_jax.axes import EXPERTS, FSDP, ROWS, TENSOR, WEIGHTS
+from moonseg_jax.engines import inside_engine
 
 Tree = TypeVar("Tree")
 Split = str | tuple[str, ...] | None
@@ -127,11 +128,6 @@ def split_parameters(tree: Tree) -> Tree:
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, partition_specs(tree, sizes))
 
 
-def engine_axes(mesh: jax.sharding.Mesh) -> set[str]:
-    """Axes that a `shard_map` over engines takes; the others are left to the compiler where they have devices."""
-    return set(ENGINES) if math.prod(mesh.shape[name] for name in EXPERTS) > 1 else set(mesh.axis_names)
-
-
 def split_rows(rows: Array) -> Array:
     """Inside jit: splits the first dimension over the batch axes of the mesh in use, where they divide it; the rest
     lies whole on every device.
@@ -182,24 +178,9 @@ def _as_tuple(axes: Split) -> tuple[str, ...]:
     return (axes,) if isinstance(axes, str) else axes or ()
 
 
-def most_of_engines(number: Array) -> Array:
-    """Inside a `shard_map` over engines: the largest value that any engine has, where engines are split themselves.
-
-    Their loops must take equally many turns then: an exchange between the devices of one engine may be compiled into
-    one that all devices take part in, and whoever has left the loop would be waited for forever. Engines of one
-    device each exchange nothing, and get their own value back.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    taken = () if mesh.empty else mesh.manual_axes
-    if not taken or math.prod(_auto_sizes().values()) == 1:
-        return number
-    return jax.lax.pmax(number, tuple(taken))
-
-
 def _row_axes() -> tuple[str, ...]:
     """Axes that rows are split over; none inside a rollout engine, whose devices all see its few rows."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return () if mesh.empty or mesh.manual_axes else ROWS
+    return () if inside_engine() else ROWS
 
 
 def _auto_sizes() -> dict[str, int]:

@@ -17,6 +17,7 @@ LAYERS = (
         "axes",
         "augmentation_config",
         "mesh_config",
+        "engines",
         "partition",
         "platforms",
         "images",

@@ -22,10 +22,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int
 
 from moonseg_jax.axes import ENGINES
+from moonseg_jax.engines import over_engines
 from moonseg_jax.learner.advantages import FLAT
 from moonseg_jax.learner.forward import completion_logits
 from moonseg_jax.learner.token_sums import number_of
-from moonseg_jax.partition import engine_axes, gathered_parameters, whole
+from moonseg_jax.partition import gathered_parameters, whole
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
@@ -95,14 +96,11 @@ def make_injection(policy: Policy, *, below: float, reward: RewardSpec, mesh: Me
         params: Any, batch: PromptBatch, targets: TargetBatch, rollouts: Rollouts, scored: Scored, step: Array
     ) -> Injected:
         with_experts = rollouts.experts is not None
-        placed = inject
-        if mesh is not None:
-            rows = P(ENGINES)
-            placed = jax.shard_map(
-                inject, mesh=mesh, in_specs=(P(), rows, rows, placement_of_rollouts(with_experts), rows, P()),
-                out_specs=(placement_of_rollouts(with_experts, with_source=True), rows, rows, rows),
-                axis_names=engine_axes(mesh), check_vma=False,
-            )  # fmt: skip
+        rows = P(ENGINES)
+        placed = over_engines(
+            inject, mesh, (P(), rows, rows, placement_of_rollouts(with_experts), rows, P()),
+            (placement_of_rollouts(with_experts, with_source=True), rows, rows, rows),
+        )  # fmt: skip
         rollouts, scored, hopeless, wanted = placed(params, batch, targets, rollouts, scored, step)
         return rollouts, scored, {
             "hopeless_groups": (number_of(hopeless), number_of(batch.valid)),

@@ -45,25 +45,26 @@ def on_a_mesh(
     if not rows and not experts:
         return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
 
-    def own(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array) -> Array:
+    def own(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, number_E: Array) -> Array:
         if not experts:
             return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
         if shared:
             gather = functools.partial(jax.lax.all_gather, axis_name=shared, tiled=True)
             x_ND, chosen_Nk, weights_Nk = gather(x_ND), gather(chosen_Nk), gather(weights_Nk)
         count = up_EDF.shape[0]
-        place = chosen_Nk - jax.lax.axis_index(experts) * count
+        place = chosen_Nk - number_E[0]
         is_own = (place >= 0) & (place < count)
         kept = jnp.where(is_own, weights_Nk, 0.0)
         out = product(x_ND, up_EDF, down_EFD, jnp.where(is_own, place, count), kept, elsewhere=True)
         out = jax.lax.psum(out, alone) if alone else out
         return jax.lax.psum_scatter(out, shared, tiled=True) if shared else out
 
-    split = P(rows or None)
+    split, held = P(rows or None), P(experts or None)
+    # Which experts a device holds comes as data: the TPU compiler refuses to be asked inside an engine's shard_map.
+    numbers_E = jnp.arange(up_EDF.shape[0])
     return jax.shard_map(
-        own, in_specs=(split, P(experts or None), P(experts or None), split, split), out_specs=split,
-        axis_names={*rows, *experts}, check_vma=False,
-    )(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)  # fmt: skip
+        own, in_specs=(split, held, held, split, split, held), out_specs=split, check_vma=False
+    )(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk, numbers_E)  # fmt: skip
 
 
 def all_experts(

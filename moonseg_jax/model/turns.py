@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from moonseg_jax.partition import most_of_engines
+from moonseg_jax.engines import most_of_engines
 
 
 def set_wanted(values: Any, wanted: Bool[Array, " n"], compute: Callable[[Int[Array, " c"]], Any], at_once: int) -> Any:

@@ -16,6 +16,13 @@ STAND_IN = "v5p"
 the memory nearest to theirs."""
 
 
+COMPILER_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "none", "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}  # fmt: skip
+"""For libtpu as a compiler only: it neither asks a cloud machine who it is, nor takes chips for itself."""
+
+
 def topology_devices(topology: Topology) -> list[Any]:
     """As many devices as the topology has, in the order that a mesh takes them.
 
@@ -28,8 +35,8 @@ def topology_devices(topology: Topology) -> list[Any]:
         raise UserError(
             f"--topology {topology.text} needs the TPU compiler, no TPU: pip install 'moonseg-jax[tpu]', or try cpu:8"
         )
-    # The compiler asks a cloud machine who it is, and waits for the answer.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for name, value in COMPILER_ALONE.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:

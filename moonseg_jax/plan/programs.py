@@ -32,7 +32,12 @@ from moonseg_jax.types import Example, PromptBatch, TargetBatch
 StageConfig = SftConfig | RlConfig | RefinerConfig
 Stage = Literal["sft", "rl-learn", "rl-rollout", "refine"]
 STAGES: tuple[Stage, ...] = ("sft", "rl-learn", "rl-rollout", "refine")
-CONFIG_STAGE: dict[Stage, Literal["sft", "rl", "refiner"]] = {"sft": "sft", "rl-learn": "rl", "rl-rollout": "rl", "refine": "refiner"}
+CONFIG_STAGE: dict[Stage, Literal["sft", "rl", "refiner"]] = {
+    "sft": "sft",
+    "rl-learn": "rl",
+    "rl-rollout": "rl",
+    "refine": "refiner",
+}
 """Stage of `moonseg train` whose config holds the settings."""
 
 

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from moonseg_jax.engines import most_of_engines
 from moonseg_jax.model.decoding import decode, layers_of
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.pages import empty_caches
-from moonseg_jax.partition import most_of_engines
 from moonseg_jax.paths.grammar import Grammar
 from moonseg_jax.rollout.log_probs import token_statistics
 from moonseg_jax.rollout.noise import draw

@@ -13,9 +13,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int
 
 from moonseg_jax.axes import ENGINES
+from moonseg_jax.engines import over_engines, sum_over_engines
 from moonseg_jax.errors import UserError
 from moonseg_jax.metrics import by_object_size
-from moonseg_jax.partition import engine_axes, gathered_parameters, whole
+from moonseg_jax.partition import gathered_parameters, whole
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.engine import sample
@@ -73,16 +74,10 @@ def make_rollout(
         valid = jnp.repeat(batch.valid.reshape(-1), sampling.group)
         of_size = {name: jnp.repeat(rows, sampling.group) for name, rows in by_object_size(truth).items()}
         sums = {**_figures(rollouts, scored, reward, valid, of_size), "useful_slots": use}
-        return rollouts, scored, drawn, sums if mesh is None else jax.lax.psum(sums, ENGINES)
+        return rollouts, scored, drawn, sum_over_engines(sums)
 
-    if mesh is None:
-        return jax.jit(rollout)
-    return jax.jit(
-        jax.shard_map(
-            rollout, mesh=mesh, in_specs=(P(), P(ENGINES), P(ENGINES), P()), out_specs=_placement(sampling),
-            axis_names=engine_axes(mesh), check_vma=False,
-        )
-    )  # fmt: skip
+    specs = P(), P(ENGINES), P(ENGINES), P()
+    return jax.jit(over_engines(rollout, mesh, specs, _placement(sampling)))
 
 
 def draw_and_score(

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.axes import ENGINES
-from moonseg_jax.partition import engine_axes
+from moonseg_jax.engines import over_engines
 from moonseg_jax.policy import Policy
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rollout.groups import draw_and_score
@@ -68,12 +68,7 @@ def part_seconds(
     rows = P(ENGINES)
 
     def seconds(part: Callable[..., Array], specs: tuple[P, ...], *inputs: Any) -> float:
-        program = jax.jit(
-            jax.shard_map(
-                part, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=engine_axes(mesh), check_vma=False
-            )
-        )
-        return _fastest(program, *inputs)
+        return _fastest(jax.jit(over_engines(part, mesh, specs, rows)), *inputs)
 
     encoded = seconds(encode, (P(), rows), params, batch)
     prefilled = seconds(encode_and_prefill, (P(), rows), params, batch)
