@@ -233,6 +233,34 @@ class BenchRefine:
         write_json(bench_refine(self.preset, batches=self.batches, repeats=self.repeats, tell=_tell), self.json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchScale:
+    """Count what a step of tiny takes on 1, 2, 4, 8 fake devices: FLOPs, bytes per device, exchanges (weak scaling)."""
+
+    stage: Literal["sft", "rl-learn", "rl-rollout", "refine"] = "sft"
+    """Which step, as of `moonseg plan`."""
+    devices: tuple[int, ...] = (1, 2, 4, 8)
+    images_per_device: int = 8
+    axis: Literal["data", "fsdp", "expert", "tensor"] = "fsdp"
+    """Of the mesh that the devices lie along."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also write the figures there."""
+
+    def run(self) -> None:
+        """Counts and prints the figures as JSON.
+
+        Raises:
+          UserError: A number is out of range, or the mesh does not fit.
+        """
+        if not self.devices or min(self.devices) < 1 or self.images_per_device < 1:
+            raise UserError("--devices and --images-per-device must be at least 1")
+        check_json(self.json)
+        from moonseg_jax.bench.scale import bench_scale
+
+        rows = bench_scale(self.stage, self.devices, self.images_per_device, self.axis, _tell)
+        write_json({"stage": self.stage, "axis": self.axis, "rows": rows}, self.json)
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -271,6 +299,7 @@ BenchAction = (
     | Annotated[BenchRollout, tyro.conf.subcommand("rollout")]
     | Annotated[BenchData, tyro.conf.subcommand("data")]
     | Annotated[BenchRefine, tyro.conf.subcommand("refine")]
+    | Annotated[BenchScale, tyro.conf.subcommand("scale")]
 )
 
 

@@ -1,0 +1,117 @@
+"""`moonseg plan` from the command line: figures, verdict, levers, and what it refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import micro, micro_policy
+
+from moonseg_jax.cli import main
+from moonseg_jax.errors import UserError
+from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.model.refiner import head_shapes, make_head
+from moonseg_jax.plan import chips
+from moonseg_jax.plan.chips import parse_topology
+from moonseg_jax.plan.command import plan_and_show
+from moonseg_jax.plan.levers import levers
+from moonseg_jax.plan.programs import parameter_count
+from moonseg_jax.plan.stand_in import with_stand_in
+from moonseg_jax.policy import Policy
+from moonseg_jax.train_config import RlConfig
+
+RECIPE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from tiny_models import micro
+from moonseg_jax.learner.optimizers import OptimizerConfig
+from moonseg_jax.train_config import RefinerConfig
+
+def get_config(stage):
+    return RefinerConfig(
+        model=micro(), data="none", policy="none", pairs="none", steps=4, images_per_batch=4, eval_every=2,
+        checkpoint_every=2, optimizer=OptimizerConfig(name="adamw"), cache_features=False,
+    )
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "recipe.py"
+    file.write_text(RECIPE)
+    return ["plan", "--config", str(file), "--stage", "refine", "--topology", "cpu:1"]
+
+
+def test_a_plan_tells_its_figures(recipe, tmp_path, capsys):
+    assert main([*recipe, "--json", str(tmp_path / "plan.json")]) == 0
+    figures = json.loads((tmp_path / "plan.json").read_text())
+    head = parameter_count(head_shapes(make_head(micro()), micro().vision.width))
+    encoder = parameter_count(micro_policy().shapes()["vision"])
+    assert figures["parameters"] == head + encoder
+    by_name = {program["name"]: program for program in figures["programs"]}
+    assert [by_name[name]["times"] for name in ("encode", "iterate", "finish")] == [1, 5, 1]
+    # Parameters, averages and two moments of the head in float32, four counters and gradients with three sums.
+    assert by_name["finish"]["arguments"] == pytest.approx(4 * 5 * head, rel=0.01)
+    assert figures["bytes_per_device"]["peak"] == max(program["peak"] for program in figures["programs"])
+    assert figures["flops"] == sum(program["times"] * program["flops"] for program in figures["programs"])
+    assert figures["fits"] and figures["collectives"] == {}
+    assert figures["step_seconds_bound"] == max(figures["seconds"].values()) > 0
+    assert "per device: fits" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_tried_with_less_and_said(recipe, tmp_path, monkeypatch, capsys):
+    main([*recipe, "--json", str(tmp_path / "plan.json")])
+    peak = json.loads((tmp_path / "plan.json").read_text())["bytes_per_device"]["peak"]
+    small = dataclasses.replace(chips.CHIPS["cpu"], memory=peak - 1 + 256 * 2**20)
+    monkeypatch.setitem(chips.CHIPS, "cpu", small)
+    assert main([*recipe, "--json", str(tmp_path / "plan.json")]) == 1
+    figures = json.loads((tmp_path / "plan.json").read_text())
+    assert not figures["fits"] and figures["levers"][-1] == "--images-per-batch 2"
+    assert "it fits with" in capsys.readouterr().out
+
+
+def test_levers_are_pulled_one_by_one_cheapest_first():
+    config = RlConfig(
+        model=micro(), data="none", start_from="none", steps=10, images_per_batch=16, slots=4,
+        optimizer=OptimizerConfig(name="adamw"), eval_every=1, checkpoint_every=1,
+    )  # fmt: skip
+    pulled = list(levers(config, shares=4))
+    assert [named for named, _ in pulled] == [
+        "--remat blocks", "--microbatches 2", "--microbatches 4", "--slots 2", "--slots 1",
+        "--optimizer.state-dtype bfloat16", "--freeze vision",
+        "--lora.rank 32 --lora.base-dtype bfloat16 (without --freeze)",
+    ]  # fmt: skip
+    last = pulled[-1][1]
+    assert (last.remat, last.microbatches, last.slots, last.freeze, last.lora.rank) == ("blocks", 4, 1, (), 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("v9:2x2", "no figures of 'v9'"), ("v5p:4x4", "takes 3 sides"), ("v5e", "CHIP:SIDE"), ("cpu:0", "at least 1")],
+)
+def test_topologies_that_are_none_are_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        parse_topology(text)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"), [("fsdp=two", "'fsdp=two' is not AXIS=SIZE"), ("rows=2", "axis of data"), ("fsdp=3", "divide")]
+)
+def test_meshes_that_do_not_fit_are_refused(recipe, mesh, said, capsys):
+    assert main([*recipe, "--mesh", mesh]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_mesh_for_the_topology_says_so():
+    with pytest.raises(UserError, match=r"keeps no mesh for h100:8, only for v5e:16x16, v5p:4x4x8: give --mesh"):
+        plan_and_show(
+            preset="moondream3", stage="sft", topology="h100:8", mesh=None, batch=None, config=None, json_file=None,
+            pull_levers=False, overrides=[],
+        )  # fmt: skip
+
+
+def test_the_stand_in_speaks_paths(tmp_path):
+    config = dataclasses.replace(micro(), paths=dataclasses.replace(micro().paths, tokenizer="not-at-hand.json"))
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocabulary=2048))
+    policy = Policy.from_config(with_stand_in(config, tmp_path))
+    assert len(policy.vocabulary.integers) == 33
