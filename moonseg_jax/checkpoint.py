@@ -1,7 +1,11 @@
-"""Resumable checkpoints with Orbax: everything that matters in one save."""
+"""Resumable checkpoints with Orbax: everything that matters in one save, and nothing damaged taken for whole."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +14,33 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.processes import wait_for_all
 
 KEEP = 2
 """Checkpoints kept per run: the latest, and one before it."""
+FILES = "files.json"
+"""In a checkpoint's folder, once it is finished: its files and their bytes. What reads short is damaged."""
+DAMAGED = ".damaged"
+"""Behind the name of a checkpoint that was set aside."""
+
+
+class Damaged(UserError):
+    """A checkpoint that was finished once and cannot be read now."""
 
 
 class Checkpoints:
     """The numbered checkpoints of one run."""
 
     def __init__(self, folder: Path):
-        """Opens (or creates) the folder."""
+        """Opens (or creates) the folder; what an interrupted save left in it is removed."""
+        self.folder, self._failed = folder, False
+        self._open()
+
+    def _open(self) -> None:
         keep = ocp.training.preservation_policies.LatestN(KEEP)
         self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+            self.folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
         )
-        self.folder = folder
 
     @property
     def latest_step(self) -> int | None:
@@ -33,36 +49,136 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def save(self, step: int, state: Any, rest: Any) -> None:
-        """Writes the learner's state and the rest of the run (NumPy arrays, numbers) together, to the end."""
-        self._checkpointer.save_checkpointables(step, {"state": state, "rest": _pack(rest)}, overwrite=True)
+        """Writes the learner's state and the rest of the run (NumPy arrays, numbers) together, to the end.
 
-    def restore(self, like: Any) -> tuple[int, Any, Any]:
+        Raises:
+          UserError: the disk is full; the checkpoints before are as they were.
+        """
+        before = self.latest_step
+        try:
+            self._checkpointer.save_checkpointables(step, {"state": state, "rest": _pack(rest)}, overwrite=True)
+            if jax.process_index() == 0:
+                folder = self.folder / str(step)
+                (folder / FILES).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+        # Orbax and TensorStore raise many kinds for the system's one reason.
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            self._failed = True
+            kept = "no checkpoint was saved before" if before is None else f"checkpoint {before} is whole"
+            raise UserError(
+                f"no space left for checkpoint {step} in {self.folder}: {kept}; make room, then go on with --resume"
+            ) from error
+
+    def restore(
+        self, like: Any, *, allow_older: bool = False, check: Callable[[int, Any], None] = lambda step, rest: None
+    ) -> tuple[int, Any, Any]:
         """Reads the newest checkpoint into the shapes and shardings of `like`.
+
+        Args:
+          like: a state of the same shapes.
+          allow_older: where the newest is damaged, set it aside and read the one before it.
+          check: is given step and rest before the state is read, and raises where they are not this run's.
 
         Returns:
           Step, state, rest.
 
         Raises:
-          UserError: there is no checkpoint, or it is of another shape.
+          UserError: there is no checkpoint, it is damaged, or it is of another shape.
         """
-        step = self.latest_step
-        if step is None:
-            raise UserError(
-                f"{self.folder} holds no finished checkpoint to resume from: leave out --resume and name another "
-                "--out, or remove that run's folder"
-            )
+        while True:
+            step = self.latest_step
+            if step is None:
+                raise UserError(
+                    f"{self.folder} holds no finished checkpoint to resume from: leave out --resume and name another "
+                    "--out, or remove that run's folder"
+                )
+            try:
+                return self._read(step, like, check)
+            except Damaged as damage:
+                older = [one.step for one in self._checkpointer.checkpoints if one.step < step]
+                if not older:
+                    raise UserError(f"{damage}; there is none before it: start over with another --out") from damage
+                if not allow_older:
+                    raise UserError(
+                        f"{damage}; --allow-older goes on from checkpoint {older[-1]}, the one before it"
+                    ) from damage
+                self._set_aside(step)
+
+    def _read(self, step: int, like: Any, check: Callable[[int, Any], None]) -> tuple[int, Any, Any]:
+        folder = self.folder / str(step)
+        _require_whole(folder)
         abstract = jax.tree.map(_abstract, like)
+        rest = _unpack(self._load(step, {"rest": None})["rest"])
+        check(step, rest)
+        return step, self._load(step, {"state": abstract})["state"], rest
+
+    def _load(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         try:
-            loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "rest": None})
+            return self._checkpointer.load_checkpointables(step, wanted)
         except (ValueError, KeyError) as error:
             # Orbax wraps what went wrong in a KeyError that prints the whole tree.
             reason = error.__cause__ or error
+            if isinstance(reason, (json.JSONDecodeError, FileNotFoundError)) or "OCDBT" in str(reason):
+                raise Damaged(f"{self.folder / str(step)} is damaged ({str(reason)[:200]})") from error
             raise UserError(f"{self.folder}, step {step}: not a checkpoint of this model ({reason})") from error
-        return step, loaded["state"], _unpack(loaded["rest"])
+
+    def _set_aside(self, step: int) -> None:
+        """Renames a damaged checkpoint, so that the next save under its number is not taken for it."""
+        self._checkpointer.close()
+        # All have seen it, before one renames it.
+        wait_for_all(f"damaged-{step}")
+        if jax.process_index() == 0:
+            folder = self.folder / str(step)
+            folder.rename(folder.with_name(folder.name + DAMAGED))
+        wait_for_all(f"aside-{step}")
+        self._open()
 
     def close(self) -> None:
         """Waits for writes in flight."""
-        self._checkpointer.close()
+        # After a save that failed, Orbax would raise its error once more, in place of ours.
+        with contextlib.suppress(Exception) if self._failed else contextlib.nullcontext():
+            self._checkpointer.close()
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether this, or what it came from, says that a device or a quota has no space left."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # TensorStore passes the system's words on.
+        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of all files under a folder."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != FILES)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def _require_whole(folder: Path) -> None:
+    """Compares a checkpoint's files with its list; a save killed before the list was written has none.
+
+    Raises:
+      Damaged: a file is missing or of another length; names the first.
+    """
+    listed = folder / FILES
+    if not listed.is_file():
+        return
+    try:
+        expected = json.loads(listed.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        # The list itself was cut short by a kill; Orbax had finished before it was begun.
+        return
+    found = _sizes(folder)
+    for name, size in expected.items():
+        if found.get(name) != size:
+            said = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
+            raise Damaged(f"{folder} is damaged: {name} {said}")
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

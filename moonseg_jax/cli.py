@@ -11,6 +11,7 @@ import tyro
 
 import moonseg_jax
 from moonseg_jax.commands import Command, Train
+from moonseg_jax.commands_launch import Launch, split_command
 from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if words[:1] != ["launch"]:  # There it may belong to the command that is launched.
+        words = [word for word in words if word != "--debug"]
     if words == ["--version"]:
         print(f"moonseg-jax {moonseg_jax.__version__}")
         return 0
@@ -84,6 +86,9 @@ def _run(words: list[str]) -> int:
     elif words[0] == "sweep":
         sweep, rest = tyro.cli(Sweep, args=words[1:], prog="moonseg sweep", config=MARKERS, return_unknown_args=True)
         sweep.run(rest)
+    elif words[0] == "launch":
+        options, command = split_command(words[1:])
+        tyro.cli(Launch, args=options, prog="moonseg launch", config=MARKERS).run(command)
     else:
         tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
     return 0

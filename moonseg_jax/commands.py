@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.commands_data import Data
 from moonseg_jax.commands_eval import Eval
 from moonseg_jax.commands_evidence import Evidence
+from moonseg_jax.commands_launch import Launch
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_rewards import Rewards
@@ -53,6 +55,17 @@ class Train:
     """Folder of the run; runs/CONFIG-STAGE by default."""
     resume: bool = False
     """Go on with the run in that folder, from its last checkpoint."""
+    allow_older: bool = False
+    """With --resume: where the last checkpoint is damaged, set it aside and go on from the one before it."""
+    grace: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 25.0
+    """After SIGTERM the run saves and exits. A rollout that lasts longer is given up then, and done again by --resume;
+    an update, or a step of several processes, is waited for."""
+    stop_code: Annotated[int, tyro.conf.arg(metavar="CODE")] = 0
+    """Exit code after SIGTERM, for schedulers that must tell a stopped run from a finished one. Ctrl-C gives 130."""
+    distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT/COUNT/INDEX")] = None
+    """Train together with other processes, all given the same command, with OUT in a shared folder: auto on TPU, Slurm,
+    MPI or Kubernetes, else the address of process 0, how many there are, and which this is. By default what
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say; `moonseg launch` sets them."""
 
     def run(self, overrides: Sequence[str] = ()) -> None:
         """Trains; leaves metrics and checkpoints in the run's folder.
@@ -63,33 +76,44 @@ class Train:
         Raises:
           UserError: The config, a setting or the folder cannot be used.
         """
+        if not self.grace >= 0:
+            raise UserError(f"--grace must not be negative, got {self.grace}")
         from moonseg_jax import config_file
-        from moonseg_jax.run_directory import RunDirectory
+        from moonseg_jax.processes import described_by_environment, join_processes, succeed_together
+        from moonseg_jax.train_start import open_run
 
-        prog = f"moonseg train {self.stage} --config {self.config}"
-        config = config_file.with_overrides(config_file.load_config(self.config, self.stage), overrides, prog=prog)
+        def load_config() -> config_file.StageConfig:
+            prog = f"moonseg train {self.stage} --config {self.config}"
+            return config_file.with_overrides(config_file.load_config(self.config, self.stage), overrides, prog=prog)
+
+        described = self.distributed or described_by_environment()
+        if described is not None and "--help" not in overrides:
+            join_processes(described)
+        config = succeed_together(load_config)
         out = self.out or Path("runs") / f"{self.config.stem}-{self.stage}"
         text = config_file.config_text(config)
-        if self.resume:
-            run = RunDirectory.resume(out, self.stage, text, may_differ=MAY_DIFFER_ON_RESUME)
-        else:
-            run = RunDirectory.create(out, self.stage, text)
+        run = open_run(out, self.stage, text, resume=self.resume, may_differ=MAY_DIFFER_ON_RESUME)
 
         from moonseg_jax import train
         from moonseg_jax.compilation import keep_compiled_programs
+        from moonseg_jax.loop import Sitting
+        from moonseg_jax.stopping import Terminated
         from moonseg_jax.train_config import RlConfig, SftConfig
 
         keep_compiled_programs()
+        sitting = Sitting(grace=self.grace, allow_older=self.allow_older)
         try:
             if isinstance(config, SftConfig):
-                train.run_sft(config, run, self.resume)
+                train.run_sft(config, run, self.resume, sitting)
             elif isinstance(config, RlConfig):
-                train.run_rl(config, run, self.resume)
+                train.run_rl(config, run, self.resume, sitting)
             else:
-                train.run_refiner(config, run, self.resume)
+                train.run_refiner(config, run, self.resume, sitting)
         except UserError:
             run.withdraw()
             raise
+        except Terminated:
+            sys.exit(self.stop_code)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,6 +216,7 @@ Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Evidence, tyro.conf.subcommand("evidence")]

@@ -71,8 +71,8 @@ class Eval:
         from rich.console import Console
 
         from moonseg_jax.compilation import keep_compiled_programs
-        from moonseg_jax.evaluation.processes import join_processes
         from moonseg_jax.evaluation.run import TABLE_WIDTH, evaluate, print_figures
+        from moonseg_jax.processes import join_processes
 
         keep_compiled_programs()
         if self.distributed is not None:

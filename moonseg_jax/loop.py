@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
-import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,32 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.learner.state import LearnerState
 from moonseg_jax.learner.token_sums import WeightSums, effective_sample_size
 from moonseg_jax.loggers import open_loggers, require_libraries
+from moonseg_jax.processes import largest_of_all
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import make_mesh, to_host
 from moonseg_jax.shares import own_share, together
+from moonseg_jax.stopping import StopRequest, Terminated
 from moonseg_jax.time_split import StepClock, shares
 from moonseg_jax.train_config import LoopConfig
 from moonseg_jax.types import SumAndCount
 
 BEST_FILE = "best.json"
-STOPPING = b"\nstopping after this step, then saving; once more stops at once and saves nothing\n"
+GRACE_SECONDS = 25.0
+"""Less than the 30 seconds that Kubernetes leaves between SIGTERM and SIGKILL."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """How one sitting of a run is conducted; nothing of it changes what the run learns."""
+
+    grace: float = GRACE_SECONDS
+    """Seconds after SIGTERM in which the state must be on disk; see `Loop.repeatable`."""
+    allow_older: bool = False
+    """Where the newest checkpoint is damaged, go on from the one before it."""
+
+
+USUAL = Sitting()
 
 
 class Extra(Protocol):
@@ -56,6 +73,7 @@ class Loop:
         extra: Extra | None = None,
         shown: Sequence[str] = (),
         averaged: Callable[[LearnerState], Any] = lambda state: state.averaged,
+        sitting: Sitting = USUAL,
     ):
         """Prepares a run.
 
@@ -68,6 +86,7 @@ class Loop:
           extra: more state to save and restore (the pair buffer).
           shown: names of the figures of the live line, in this order.
           averaged: state → averaged parameters, on the device, as they are evaluated and exported.
+          sitting: how this sitting is conducted.
 
         Raises:
           UserError: the library of a logger is not installed.
@@ -85,33 +104,50 @@ class Loop:
         self._in_row_before: jax.Array | None = None
         self._first = 0
         self._since = time.monotonic()
-        self._stop = False
+        self._sitting, self._stop = sitting, StopRequest(sitting.grace, quiet=not self._is_main)
+        self._unjudged: LearnerState | None = None
 
     def restore(self, state: LearnerState, loader: Any) -> LearnerState:
-        """Goes on from the newest checkpoint: state, loader position and metrics."""
-        self._first, state, rest = self._checkpoints.restore(state)
+        """Goes on from the newest checkpoint: state, loader position, metrics, and sums not logged yet.
+
+        Raises:
+          UserError: there is no checkpoint, it is damaged, or it is another run's.
+        """
+        self._first, state, rest = self._checkpoints.restore(
+            state, allow_older=self._sitting.allow_older, check=self._require_own
+        )
         self._skipped = int(to_host(state.skipped_steps))
+        self._in_row_before = jnp.copy(state.skipped_in_row)
         loader.set_state(rest["loader"])
         if self._extra is not None:
             self._extra.load_state(own_share(rest["extra"], jax.process_index(), jax.process_count()))
-        self.run.discard_metrics_after(self._first)
+        self._sums = _unpacked_sums(rest.get("sums", {}))
+        self._unjudged = state if rest.get("unjudged", 0) else None
+        if self._is_main:
+            self.run.discard_metrics_after(self._first)
         return state
 
+    def _require_own(self, step: int, rest: Mapping[str, Any]) -> None:
+        if "run" in rest:
+            self.run.require_own(self._checkpoints.folder / str(step), bytes(np.asarray(rest["run"])).decode())
+
     def __enter__(self) -> Loop:
-        """Starts the display and takes over Ctrl-C: the step in hand is finished and saved first."""
+        """Starts the display and takes over Ctrl-C and SIGTERM; judges what was stopped before it was judged."""
         self._loggers = open_loggers(self.config.loggers, self.run, self._first) if self._is_main else []
-        self._handlers = {number: signal.signal(number, self._request_stop) for number in _SIGNALS}
+        self._stop.__enter__()
         self._progress = Progress(self.run.kind, self.config.steps, start=self._first, enabled=self._is_main)
         self._progress.__enter__()
         if self._first >= self.config.steps:
             self.note(f"{self._first} steps are done and steps is {self.config.steps}: nothing to do, raise --steps")
+        unjudged, self._unjudged = self._unjudged, None
+        if unjudged is not None:
+            self.judge(self._first, unjudged)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Gives back signals and display, waits for writes."""
         self._progress.__exit__(kind, error, trace)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._stop.__exit__(kind, error, trace)
         for logger in self._loggers:
             logger.close()
         self._checkpoints.close()
@@ -123,6 +159,31 @@ class Loop:
     def logs_after(self, step: int) -> bool:
         """Whether `after_step` of this step logs, so that what is dear to measure is measured then."""
         return (step + 1) % self.config.log_every == 0 or step + 1 == self.config.steps
+
+    @contextlib.contextmanager
+    def repeatable(self, step: int, state: LearnerState, loader: Any) -> Iterator[None]:
+        """The part of a step that a resumed run does again: reading and sampling, pure functions of state and step.
+
+        A stop asked for inside is taken at its end, with the state from before the step. Where it lasts longer than
+        the grace of SIGTERM, that state is saved from inside (of one process; several must agree, and wait for the
+        end). The update afterwards takes the state's memory for its own, so that only its end can be waited for.
+
+        Args:
+          step: number of the step, from 0.
+          state: before the step; nothing inside changes it.
+          loader: iterator whose position is taken here.
+
+        Raises:
+          KeyboardInterrupt: at the end, after saving.
+        """
+        position = loader.get_state()
+        with self._may_save(step, state, position):
+            yield
+        number = self._agreed_stop()
+        if number:
+            if self._checkpoints.latest_step != step:
+                self._save(step, state, position)
+            self._end(step, number)
 
     def after_step(self, step: int, state: LearnerState, loader: Any, sums: Mapping[str, Any]) -> None:
         """Logs, evaluates and saves when it is time.
@@ -144,16 +205,60 @@ class Loop:
         self._refuse_endless_skips(done, state, last)
         if self.logs_after(step):
             self._log(done, state)
-        if done % self.config.eval_every == 0 or last:
-            self.judge(done, state)
-        if done % self.config.checkpoint_every == 0 or last or self._stop:
-            rest = {"loader": loader.get_state()}
-            if self._extra is not None:
-                rest["extra"] = together(self._extra.state())
-            self._checkpoints.save(done, state, rest)
-        if self._stop and not last:
-            self._progress.note(f"stopped at step {done}; go on with --resume --out {self.run.path}")
-            raise KeyboardInterrupt
+        number = 0 if last else self._agreed_stop()
+        due = done % self.config.eval_every == 0 or last
+        position = loader.get_state()
+        if due and not number:
+            # An evaluation may last longer than the grace of SIGTERM; a resumed run does it again.
+            with self._may_save(done, state, position, unjudged=True):
+                self.judge(done, state)
+        if done % self.config.checkpoint_every == 0 or last or number:
+            self._save(done, state, position, unjudged=bool(due and number))
+        number = number or (0 if last else self._agreed_stop())
+        if number:
+            if self._checkpoints.latest_step != done:
+                self._save(done, state, position)
+            self._end(done, number)
+
+    def _save(self, done: int, state: LearnerState, position: Any, *, unjudged: bool = False) -> None:
+        """A checkpoint after `done` steps: all that the next sitting needs to be as if it were this one."""
+        rest = {"loader": position, "run": np.frombuffer(self.run.identity.encode(), np.uint8)}
+        if self._sums:
+            rest["sums"] = _packed_sums(jax.device_get(self._sums))
+        if unjudged:
+            rest["unjudged"] = 1
+        if self._extra is not None:
+            rest["extra"] = together(self._extra.state())
+        self._checkpoints.save(done, state, rest)
+
+    @contextlib.contextmanager
+    def _may_save(self, done: int, state: LearnerState, position: Any, *, unjudged: bool = False) -> Iterator[None]:
+        """While inside, an overdue stop saves this state; not of several processes, which had to agree first."""
+
+        def save() -> None:
+            if unjudged or self._checkpoints.latest_step != done:
+                self._save(done, state, position, unjudged=unjudged)
+            self._checkpoints.close()
+            for logger in self._loggers:
+                logger.close()
+            print(f"\n{self.run.kind}: {self._stopped(done)}", file=sys.stderr)
+
+        if jax.process_count() > 1:
+            yield
+            return
+        with self._stop.may_save(save):
+            yield
+
+    def _agreed_stop(self) -> int:
+        """The signal that asks to stop, on every process the same; 0 for none."""
+        return largest_of_all(self._stop.number)
+
+    def _end(self, done: int, number: int) -> NoReturn:
+        self._progress.note(self._stopped(done))
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def _stopped(self, done: int) -> str:
+        return f"stopped at step {done}; go on with --resume --out {self.run.path}"
 
     def judge(self, done: int, state: LearnerState) -> None:
         """Evaluates the averaged weights on held-out data; keeps them if they are the best so far."""
@@ -164,9 +269,8 @@ class Loop:
         value = figures[self._judged_by]
         if self._is_main:
             self._write(done, {f"eval_{name}": figure for name, figure in figures.items()})
-        best = self._best()
-        is_best = best is None or value > best
-        if self._is_main:
+            best = self._best()
+            is_best = best is None or value > best
             shown = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
             self._progress.note(f"step {done}: held-out {shown}" + ("  (best so far)" if is_best else ""))
             self._export(self.run.path / "last", params)
@@ -220,13 +324,23 @@ class Loop:
         for logger in self._loggers:
             logger.log(done, figures)
 
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stop:
-            raise KeyboardInterrupt
-        self._stop = True
-        if self._is_main:
-            # Written past Python's buffers: the signal may have come in the middle of a print.
-            os.write(2, STOPPING)
+
+def _packed_sums(sums: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """Sums by name, one per step, as arrays by the number of the part: (sum, count), or the three of `WeightSums`."""
+    return {
+        name: {str(part): np.stack(values) for part, values in enumerate(zip(*steps, strict=True))}
+        for name, steps in sums.items()
+    }
+
+
+def _unpacked_sums(packed: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, list[Any]]:
+    """What `_packed_sums` was given."""
+    sums: dict[str, list[Any]] = {}
+    for name, parts in packed.items():
+        columns = [parts[str(number)] for number in range(len(parts))]
+        steps = list(zip(*columns, strict=True))
+        sums[name] = [WeightSums(*one) for one in steps] if len(columns) == len(WeightSums._fields) else steps
+    return sums
 
 
 def figure(parts: Sequence[SumAndCount] | Sequence[WeightSums]) -> float:
@@ -239,6 +353,3 @@ def figure(parts: Sequence[SumAndCount] | Sequence[WeightSums]) -> float:
         return float(effective_sample_size(added)) if added.tokens else math.nan
     total, count = added
     return float(total / count) if count else math.nan
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -8,6 +8,7 @@ RUN/checkpoints/     written by the training loops
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -28,20 +29,42 @@ CHECKPOINTS = "checkpoints"
 class RunDirectory:
     """A folder that belongs to exactly one run."""
 
-    def __init__(self, path: Path, kind: str, *, seconds_before: float = 0.0) -> None:
-        """Names a folder that exists; `create` and `resume` are the ways to one."""
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        *,
+        config_text: str = "{}",
+        may_differ: Collection[str] = (),
+        seconds_before: float = 0.0,
+        beside: bool = False,
+    ) -> None:
+        """Names a folder that exists; `create`, `resume` and, beside the process that called them, this are the ways.
+
+        Args:
+          path: the folder.
+          kind: what runs in it.
+          config_text: the run's config as JSON.
+          may_differ: dotted names of settings that a resumed run may change.
+          seconds_before: that the run has taken in earlier sittings.
+          beside: whether another process made the folder, and has to give it back.
+        """
         self.path = path
         self.kind = kind
+        self._config_text, self._may_differ, self._beside = config_text, may_differ, beside
         self._started = time.monotonic() - seconds_before
 
     @classmethod
-    def create(cls, path: Path, kind: str, config_text: str, *, resumable: bool = True) -> RunDirectory:
+    def create(
+        cls, path: Path, kind: str, config_text: str, *, may_differ: Collection[str] = (), resumable: bool = True
+    ) -> RunDirectory:
         """Makes the folder (parents too) and writes down what is being run.
 
         Args:
           path: The folder; it may exist, empty of another run.
           kind: What runs: `sft`, `rl`, `refiner`, `quickstart`.
           config_text: The run's config as JSON.
+          may_differ: Dotted names of settings that a resumed run may change.
           resumable: Whether its command knows --resume.
 
         Raises:
@@ -53,7 +76,7 @@ class RunDirectory:
             raise UserError(f"{path} holds another run already: name another folder with --out{go_on}")
         record = {"kind": kind, "version": moonseg_jax.__version__, "config": json.loads(config_text)}
         write_json(path / CONFIG_FILE, record)
-        return cls(path, kind)
+        return cls(path, kind, config_text=config_text, may_differ=may_differ)
 
     @classmethod
     def resume(cls, path: Path, kind: str, config_text: str, *, may_differ: Collection[str] = ()) -> RunDirectory:
@@ -71,21 +94,46 @@ class RunDirectory:
         record = read_json(path / CONFIG_FILE, missing=f"{path} holds no run to resume: leave out --resume")
         if record.get("kind") != kind:
             raise UserError(f"{path} holds a run of kind {record.get('kind')!r}, not {kind!r}: name another --out")
-        before, now = flat_settings(record["config"]), flat_settings(json.loads(config_text))
-        changed = sorted(
-            name for name in before.keys() | now.keys() if before.get(name) != now.get(name) and name not in may_differ
-        )
-        if changed:
-            described = ", ".join(f"{name} (was {before.get(name)!r}, now {now.get(name)!r})" for name in changed)
+        described = changed_settings(record["config"], json.loads(config_text), may_differ)
+        if described:
             raise UserError(f"{path} was run with other settings: {described}; restore them or name another --out")
         _make_writable(path)
-        if before != now:
+        if record["config"] != json.loads(config_text):
             write_json(path / CONFIG_FILE, {**record, "config": json.loads(config_text)})
         rows = read_metrics(path / METRICS_FILE) if (path / METRICS_FILE).exists() else []
-        return cls(path, kind, seconds_before=rows[-1]["wall_seconds"] if rows else 0.0)
+        before = rows[-1]["wall_seconds"] if rows else 0.0
+        return cls(path, kind, config_text=config_text, may_differ=may_differ, seconds_before=before)
+
+    @property
+    def identity(self) -> str:
+        """What runs here, for its checkpoints: kind and settings, as JSON."""
+        return json.dumps({"kind": self.kind, "config": json.loads(self._config_text)}, sort_keys=True)
+
+    def require_own(self, checkpoint: Path, identity: str) -> None:
+        """Refuses a checkpoint that another run left.
+
+        Args:
+          checkpoint: its folder.
+          identity: of the run that saved it.
+
+        Raises:
+          UserError: names both, and the settings in which they differ.
+        """
+        saved, own = json.loads(identity), json.loads(self.identity)
+        differences = changed_settings(saved["config"], own["config"], self._may_differ)
+        if saved["kind"] != own["kind"]:
+            differences = f"kind (was {saved['kind']!r}, now {own['kind']!r})"
+        if differences:
+            raise UserError(
+                f"{checkpoint} belongs to another run (fingerprint {fingerprint(identity)}) than "
+                f"{self.path / CONFIG_FILE} (fingerprint {fingerprint(self.identity)}): {differences}; bring "
+                "this run's checkpoints back, or name another --out"
+            )
 
     def withdraw(self) -> None:
         """Gives the folder back where the run never took a step: the same command may then be given again."""
+        if self._beside:
+            return
         started = (self.path / METRICS_FILE).exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
         if not started:
             (self.path / CONFIG_FILE).unlink(missing_ok=True)
@@ -109,8 +157,13 @@ class RunDirectory:
         """
         row: dict[str, Any] = {"step": int(step), "wall_seconds": round(self.wall_seconds, 3)}
         row.update({name: _finite_or_none(value) for name, value in metrics.items()})
-        with open(self.path / METRICS_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        path = self.path / METRICS_FILE
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            # The system does not name the file whose buffers it cannot write.
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     def discard_metrics_after(self, step: int) -> None:
         """Drops the lines of steps later than `step`: a resumed run computes them again."""
@@ -204,6 +257,20 @@ def _finite_or_none(value: Any) -> Any:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def changed_settings(before: Any, now: Any, may_differ: Collection[str] = ()) -> str:
+    """The settings that differ between two configs, each with both values; empty where none does."""
+    first, second = flat_settings(before), flat_settings(now)
+    changed = sorted(
+        name for name in first.keys() | second.keys() if first.get(name) != second.get(name) and name not in may_differ
+    )
+    return ", ".join(f"{name} (was {first.get(name)!r}, now {second.get(name)!r})" for name in changed)
+
+
+def fingerprint(text: str) -> str:
+    """A few letters that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -24,8 +24,8 @@ from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.reference_kl import make_reference_kl
 from moonseg_jax.learner.refiner import make_crop_encoder
 from moonseg_jax.learner.sft import BOX_TOKENS
-from moonseg_jax.learner.state import init_state
-from moonseg_jax.loop import Loop
+from moonseg_jax.learner.state import LearnerState, init_state
+from moonseg_jax.loop import USUAL, Loop, Sitting
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
 from moonseg_jax.pairs import PairBuffer
 from moonseg_jax.policy import Policy, load_policy
@@ -53,7 +53,7 @@ REFINER_SHOWN = ("mask", "iou", "refined_iou")
 """Figures of the live line of each stage."""
 
 
-def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
+def run_sft(config: SftConfig, run: RunDirectory, resume: bool, sitting: Sitting = USUAL) -> None:
     """Supervised learning: boxes first where the config says so, then whole paths."""
     mesh = make_mesh(shape=config.mesh)
     if config.start_from is None:
@@ -73,7 +73,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
     loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), change)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
-        shown=SFT_SHOWN, averaged=_averaged_policy(config),
+        shown=SFT_SHOWN, averaged=_averaged_policy(config), sitting=sitting,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
@@ -86,7 +86,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool) -> None:
             loop.after_step(step, state, loader, sums)
 
 
-def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
+def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting = USUAL) -> None:
     """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
     mesh = make_mesh(shape=config.mesh)
     policy, params = load_policy(Path(config.start_from), config.model)
@@ -109,36 +109,38 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool) -> None:
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
         export=_export_policy(config), extra=buffer, shown=RL_SHOWN, averaged=_averaged_policy(config),
+        sitting=sitting,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
     read = loop.clock.timed("data", lambda: put_batch(mesh, next(loader)))
-    watch = _watch(config, policy, reference, programs.log_probs, loop, mesh)
-    rollout, inject, log_probs, update, draw_pairs = programs.timed(loop.clock)
     policy_of = policy_program(config.trainable)
+    watch = _watch(config, policy, policy_of, reference, programs.log_probs, loop, mesh)
+    rollout, inject, log_probs, update, draw_pairs = programs.timed(loop.clock)
     with jax.set_mesh(mesh), loop, kept:
         if not resume:
             loop.judge(0, state)
         for step in loop.steps():
-            batch, targets = read()
-            current = policy_of(state.params["policy"], state.frozen)
-            rollouts, scored, drawn, sums = rollout(current, batch, targets.lengths, step)
-            taught, paid, injected = inject(current, batch, targets, rollouts, scored, step)
-            old = log_probs(current, batch, taught) if config.loss.needs_old_log_probs else None
+            with loop.repeatable(step, state, loader):
+                batch, targets = read()
+                current = policy_of(state.params["policy"], state.frozen)
+                rollouts, scored, drawn, sums = rollout(current, batch, targets.lengths, step)
+                taught, paid, injected = inject(current, batch, targets, rollouts, scored, step)
+                old = log_probs(current, batch, taught) if config.loss.needs_old_log_probs else None
+                del current  # Of low-rank factors it is a copy, which the update has no room for.
             for _ in range(config.updates_per_rollout):
                 state, learned = update(state, reference, batch, targets, taught, paid, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
             buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
             if config.keep_rollouts:
                 kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
-            current = policy_of(state.params["policy"], state.frozen)
-            watched = watch(step, current, batch, targets.lengths, rollouts)
+            watched = watch(step, state, batch, targets.lengths, rollouts)
             loop.after_step(step, state, loader, {**sums, **learned, **injected, **watched})
         file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
         loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")
 
 
-def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
+def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool, sitting: Sitting = USUAL) -> None:
     """Training of the refinement head on pairs of rollouts and ground truth; the vision encoder stays frozen."""
     mesh = make_mesh(shape=config.mesh)
     policy, policy_params = load_policy(Path(config.policy), config.model)
@@ -169,7 +171,7 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool) -> None:
     loop = Loop(
         config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params),
         export=lambda folder, averaged: save_weights(folder, REFINER, averaged["refiner"], config.model),
-        shown=REFINER_SHOWN,
+        shown=REFINER_SHOWN, sitting=sitting,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
@@ -201,17 +203,22 @@ def _supervised(
     return _prompts_and_targets(layout, random_order, scenes, seed)
 
 
-def _watch(config: RlConfig, policy: Policy, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh) -> Any:
+def _watch(
+    config: RlConfig, policy: Policy, policy_of: Any, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh
+) -> Any:
     """What training itself does not need: once the parts of a rollout's time, at logs the KL to the reference.
 
     Returns:
-      Function (step, parameters, batch, tokens of its traced targets, rollouts) → more sums for the log.
+      Function (step, state, batch, tokens of its traced targets, rollouts) → more sums for the log.
     """
     measure_kl = make_reference_kl(log_probs)
     measures_kl = config.log_reference_kl and not config.loss.needs_reference
 
-    def watch(step: int, params: Any, batch: PromptBatch, lengths: Any, rollouts: Rollouts) -> dict[str, SumAndCount]:
+    def watch(
+        step: int, state: LearnerState, batch: PromptBatch, lengths: Any, rollouts: Rollouts
+    ) -> dict[str, SumAndCount]:
         if config.split_rollout_time and not loop.clock.knows_inside:
+            params = policy_of(state.params["policy"], state.frozen)
             parts = part_seconds(
                 policy, config.reward_spec, params, batch, lengths, rollouts, mesh, config.credit == "token"
             )

@@ -144,6 +144,16 @@ class SftConfig(PolicyConfig):
     """Targets start every outline at a random vertex, all of them in a random direction; the masks stay the same.
     False: topmost vertex first, outlines clockwise."""
 
+    def __post_init__(self) -> None:
+        """Refuses to freeze what nobody has trained.
+
+        Raises:
+          ConfigError: names the setting and the remedy; and see `PolicyConfig`.
+        """
+        super().__post_init__()
+        if self.start_from is None and (self.freeze or self.lora.rank):
+            raise ConfigError("start_from is None, but freeze or lora.rank keeps parameters as they are: at random")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RlConfig(PolicyConfig):

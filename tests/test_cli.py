@@ -131,7 +131,7 @@ def test_resuming_where_nothing_ran_is_refused(moonseg, tmp_path):
 
 def test_the_config_with_its_overrides_reaches_the_loop(moonseg, tmp_path, monkeypatch):
     seen = []
-    loops = types.SimpleNamespace(run_rl=lambda config, run, resume: seen.append((config, run, resume)))
+    loops = types.SimpleNamespace(run_rl=lambda config, run, resume, sitting: seen.append((config, run, resume)))
     monkeypatch.setitem(sys.modules, "moonseg_jax.train", loops)
     monkeypatch.setattr("moonseg_jax.train", loops, raising=False)
     words = ("train", "rl", "--config", CONFIG, "--out", tmp_path / "run", "--model.paths.max-new-tokens=40")
@@ -205,7 +205,7 @@ def test_an_error_of_the_system_is_one_line_that_names_the_file(moonseg, segment
 
 
 def test_a_run_that_could_not_start_leaves_its_folder_free(moonseg, tmp_path, monkeypatch):
-    def run_sft(config, run, resume):
+    def run_sft(config, run, resume, sitting):
         raise UserError("holds no data set")
 
     monkeypatch.setitem(sys.modules, "moonseg_jax.train", types.SimpleNamespace(run_sft=run_sft))

@@ -34,6 +34,8 @@ LAYERS = (
     {"rollout", "mask_cleaning", "corruption", "pair_keeping", "pairs"},
     {"learner"},
     {
+        "processes",
+        "stopping",
         "sharding",
         "shares",
         "placement",
@@ -50,7 +52,7 @@ LAYERS = (
     {"train", "predict", "segmentation"},
     {"report", "refiner_evidence", "sweep", "plan", "clean", "bench"},
     {"judge", "reward_compare", "evaluation", "mask_scoring"},
-    {"quickstart", "ship"},
+    {"quickstart", "ship", "launch", "train_start"},
     {
         "commands_convert",
         "commands_bench",
@@ -62,6 +64,7 @@ LAYERS = (
         "commands_sweep",
         "commands_evidence",
         "commands_eval",
+        "commands_launch",
         "commands_score",
     },
     {"commands"},

@@ -31,5 +31,5 @@ elif [[ -e "$out/config.json" ]]; then
   echo "train_or_resume.sh: $out has no checkpoint yet: moved to $aside" >&2
   mv "$out" "$aside"
 fi
-# exec, so that SIGTERM reaches the training, which then saves.
-exec moonseg train "${words[@]}"
+# exec, so that SIGTERM reaches the training, which then saves. A stopped run must not pass for a finished one: 130.
+exec moonseg train "${words[@]}" --stop-code 130

@@ -18,7 +18,6 @@ from moonseg_jax.evaluation.answers import Answerer
 from moonseg_jax.evaluation.folder import open_folder, withdraw
 from moonseg_jax.evaluation.held_out import HeldOut, open_held_out
 from moonseg_jax.evaluation.judging import Record, judge_answer
-from moonseg_jax.evaluation.processes import wait_for_all
 from moonseg_jax.evaluation.rows import blocks, read_ahead, row_phrases, rows
 from moonseg_jax.evaluation.sample_log import SAMPLES_FILE, SampleLog, merge_logs, share_file
 from moonseg_jax.evaluation.settings import EvalSettings
@@ -26,6 +25,7 @@ from moonseg_jax.evaluation.summary import summarise
 from moonseg_jax.evaluation.table import figures_table, remarks
 from moonseg_jax.evaluation.weights_digest import weights_digest
 from moonseg_jax.predict import find_weights
+from moonseg_jax.processes import wait_for_all
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import write_json
 from moonseg_jax.status import UNSAYABLE

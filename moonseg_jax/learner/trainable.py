@@ -6,6 +6,7 @@ What is trained goes through gradients, optimizer and averages; what is frozen l
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from moonseg_jax.config import ConfigError
-from moonseg_jax.partition import split_parameters
+from moonseg_jax.partition import SMALLEST_SPLIT, split_parameters
 
 FACTORS = "factors"
 """Where the low-rank factors lie in the trained tree."""
@@ -39,7 +40,8 @@ class LoraConfig:
     targets: tuple[Target, ...] = ("attention", "experts")
     """Matrices of the text decoder that get factors; everything else is frozen."""
     base_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen matrices in memory; bfloat16 rounds them once, at the start."""
+    """Of the frozen matrices in memory; bfloat16 rounds them once, at the start. Where activations are bfloat16 too, a
+    change of less than a 512th of a weight is rounded away when the matrix is used."""
 
     def __post_init__(self) -> None:
         """Refuses what trains nothing.
@@ -84,7 +86,8 @@ class Trainable:
         scale = self.lora.alpha / self.lora.rank
         for path in {name.rpartition("/")[0] for name in factors}:
             change = scale * (factors[f"{path}/{LORA_A}"] @ factors[f"{path}/{LORA_B}"])
-            flat[path] = flat[path] + change.astype(flat[path].dtype)
+            # In float32, whatever the base is kept in: next to weights in bfloat16 small changes would vanish.
+            flat[path] = flat[path].astype(jnp.float32) + change
         return split_parameters(unflatten_dict(flat, sep="/"))
 
     def _factors(self, params: Any, seed: int) -> Any:
@@ -104,6 +107,8 @@ class Trainable:
 
     def _base(self, leaf: Any) -> Any:
         dtype = jnp.dtype(self.lora.base_dtype)
+        if math.prod(leaf.shape) < SMALLEST_SPLIT:
+            return leaf  # Norms, biases and frequencies.
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, dtype)
         return np.asarray(leaf).astype(dtype)

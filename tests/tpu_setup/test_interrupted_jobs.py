@@ -30,16 +30,16 @@ def train(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_first_start_and_start_after_a_checkpoint(tmp_path):
     run = tmp_path / "run"
     words = ["sft", "--config", "c.py", f"--out={run}"]
-    assert train(tmp_path, *words).stdout == f"train {' '.join(words)}\n"
+    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --stop-code 130\n"
     (run / "checkpoints" / "20").mkdir(parents=True)
-    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume\n"
+    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume --stop-code 130\n"
 
 
 def test_run_without_a_finished_checkpoint_is_moved_aside_and_kept(tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir(parents=True)
     (run / "config.json").write_text("{}")
-    assert train(tmp_path, "sft", "--out", str(run)).stdout == f"train sft --out {run}\n"
+    assert train(tmp_path, "sft", "--out", str(run)).stdout == f"train sft --out {run} --stop-code 130\n"
     assert not run.exists()
     (aside,) = tmp_path.glob("run.unfinished-*")
     assert (aside / "config.json").read_text() == "{}"
