@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from moonseg_jax.config import TextConfig
+from moonseg_jax.engines import inside_engine
 from moonseg_jax.model.dense import WHOLE, dense
 from moonseg_jax.partition import axes_of_experts, axes_of_rows
 from moonseg_jax.platforms import platform
@@ -128,6 +129,14 @@ def ragged_experts(
     return jnp.zeros_like(x_ND).at[order // active].add(out * weight[:, None])
 
 
+def ragged_experts_of_engines(
+    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+) -> Array:
+    """The same for rollout engines that are mapped: `ragged_dot` cannot be, and a device has the rows of one engine."""
+    one_by_one = jax.custom_batching.sequential_vmap(functools.partial(ragged_experts, elsewhere=elsewhere))
+    return one_by_one(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
+
+
 def rows_per_block(assignments: int, experts: int) -> int:
     """Rows per block of the grouped product: so few that padding never doubles the work.
 
@@ -175,7 +184,7 @@ class RoutedMLP(nn.Module):
         if c.experts <= 2 * c.active_experts:
             product = all_experts
         elif platform() == "tpu":
-            product = ragged_experts
+            product = ragged_experts_of_engines if inside_engine() else ragged_experts
         else:
             product = grouped_experts
         out = on_a_mesh(product, x_ND, up, down, chosen, weights)

@@ -206,6 +206,17 @@ def test_expert_products_agree_with_a_loop_over_tokens(experts, tokens):
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_routed_products_can_be_mapped_over_engines():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 5, 8)).astype(np.float32)
+    up, down = rng.normal(size=(6, 8, 10)).astype(np.float32), rng.normal(size=(6, 5, 8)).astype(np.float32)
+    chosen, weights = rng.integers(0, 6, (3, 5, 2)), rng.random((3, 5, 2)).astype(np.float32)
+    mapped = jax.vmap(moe.ragged_experts_of_engines, (0, None, None, 0, 0))(x, up, down, chosen, weights)
+    for engine in range(3):
+        alone = moe.grouped_experts(x[engine], up, down, chosen[engine], weights[engine])
+        np.testing.assert_allclose(mapped[engine], alone, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("experts", [3, 8, 64])
 def test_grouped_product_computes_fewer_than_twice_the_rows_it_must(experts):
     rng = np.random.default_rng(0)
