@@ -211,9 +211,10 @@ def test_routed_products_can_be_mapped_over_engines():
     x = rng.normal(size=(3, 5, 8)).astype(np.float32)
     up, down = rng.normal(size=(6, 8, 10)).astype(np.float32), rng.normal(size=(6, 5, 8)).astype(np.float32)
     chosen, weights = rng.integers(0, 6, (3, 5, 2)), rng.random((3, 5, 2)).astype(np.float32)
-    mapped = jax.vmap(moe.ragged_experts_of_engines, (0, None, None, 0, 0))(x, up, down, chosen, weights)
+    arrays = [jnp.asarray(array) for array in (x, up, down, chosen, weights)]
+    mapped = jax.vmap(moe.ragged_experts_of_engines, (0, None, None, 0, 0))(*arrays)
     for engine in range(3):
-        alone = moe.grouped_experts(x[engine], up, down, chosen[engine], weights[engine])
+        alone = moe.grouped_experts(arrays[0][engine], *arrays[1:3], arrays[3][engine], arrays[4][engine])
         np.testing.assert_allclose(mapped[engine], alone, rtol=1e-5, atol=1e-5)
 
 
