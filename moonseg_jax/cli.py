@@ -14,7 +14,7 @@ from moonseg_jax.commands import Command, Train
 from moonseg_jax.commands_launch import Launch, split_command
 from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_sweep import Sweep
-from moonseg_jax.errors import UserError
+from moonseg_jax.errors import SomeFailed, UserError
 
 DESCRIPTION = """Moondream Segmentation in JAX: an image and a phrase go in, a path and a mask come out.
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: The words after `moonseg`; those of the process by default.
 
     Returns:
-      0; 1 where the answer is no (`plan`: it does not fit); 2 after bad input, told in one line on standard error;
-      130 after Ctrl-C.
+      0; 1 where the answer is no (`plan`: it does not fit) or some of many pieces of work failed; 2 after bad input,
+      told in one line on standard error; 130 after Ctrl-C.
 
     Raises:
       SystemExit: From tyro: 0 after `--help`, 2 after options that do not parse.
@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe has left; without this the interpreter complains once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SomeFailed as error:
+        print(f"moonseg: {error}", file=sys.stderr)
+        return EXIT_NO
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno is None:
             raise  # Raised by a library, not by the system: a bug until someone says better.

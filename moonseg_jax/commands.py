@@ -20,10 +20,10 @@ from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.commands_score import Score
+from moonseg_jax.commands_segment import Segment
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
-OUTPUT_KINDS = (".png", ".svg", ".json")
 MAY_DIFFER_ON_RESUME = (
     "steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every", "keep_rollouts",
     "max_skipped_steps", "loggers", "log_reference_kl", "split_rollout_time",
@@ -32,12 +32,6 @@ MAY_DIFFER_ON_RESUME = (
 """Settings a resumed run may change: how long it is, how often it reports, how many failures it bears, and the devices
 it runs on."""
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
-
-
-def _require_folder_of(out: Path) -> None:
-    """Refuses a file in a folder that does not exist, before minutes of work go into it."""
-    if not out.parent.is_dir():
-        raise UserError(f"-o {out}: there is no folder {out.parent}; make it first")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,53 +108,6 @@ class Train:
             raise
         except Terminated:
             sys.exit(self.stop_code)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Segment:
-    """Segment what a phrase names in an image."""
-
-    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """PNG, JPEG or another picture."""
-    phrase: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PHRASE")]
-    """What to segment, in quotes: "the small red star left of the blue ring"."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """.png for the mask, .svg for its path, .json for paths before and after refinement, boxes, mask and status."""
-    checkpoint: OptionalPath = None
-    """Folder of policy weights, such as RUN/best; the shipped ones by default."""
-    refiner: OptionalPath = None
-    """Folder of refiner weights; by default the checkpoint's own, and the shipped ones with the shipped policy."""
-    refine: bool = True
-    """Refine the mask that the path draws; --no-refine needs no refiner weights."""
-    iterations: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Times that the refiner improves its own mask; the model's number by default, 0 for no refinement."""
-    guard: bool = False
-    """Keep the coarse mask where it overlaps the refined one as well as the refiner expects the truth to."""
-
-    def run(self) -> None:
-        """Segments, writes the result and says what it is.
-
-        Raises:
-          UserError: The image, the phrase, a checkpoint or the name of the output cannot be used.
-        """
-        if self.out.suffix.lower() not in OUTPUT_KINDS:
-            raise UserError(f"-o {self.out}: the name must end in {', '.join(OUTPUT_KINDS)}")
-        if not self.phrase.strip():
-            raise UserError('the phrase is empty: say what to segment, for example "the red ring"')
-        if not self.image.is_file():
-            raise UserError(f"no image {self.image}")
-        _require_folder_of(self.out)
-        from moonseg_jax.compilation import keep_compiled_programs
-        from moonseg_jax.predict import Segmenter
-
-        keep_compiled_programs()
-
-        segmentation = Segmenter.load(
-            self.checkpoint, self.refiner, refine=self.refine, iterations=self.iterations, guard=self.guard
-        ).segment(self.image, self.phrase)
-        segmentation.save(self.out)
-        covered = float(segmentation.mask.mean())
-        print(f"{segmentation.status}: {covered:.1%} of the image, written to {self.out}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

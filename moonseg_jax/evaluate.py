@@ -106,7 +106,7 @@ class Decoder:
                 predictions.append(
                     Prediction(
                         example=example, box=box[n], tokens=int(lengths[n]),
-                        polygons=tuple(_polygons(edges.points[n], edges.valid[n], edges.subpath[n])),
+                        polygons=tuple(polygons_of(edges.points[n], edges.valid[n], edges.subpath[n])),
                     )
                 )  # fmt: skip
         return predictions
@@ -121,8 +121,8 @@ def _decode(policy: Policy, temperature: float, params: Any, batch: PromptBatch,
     return rollouts.lengths, box, edges
 
 
-def _polygons(points: np.ndarray, valid: np.ndarray, subpath: np.ndarray) -> Iterator[np.ndarray]:
-    """Start points of the valid edges, one array per subpath."""
+def polygons_of(points: np.ndarray, valid: np.ndarray, subpath: np.ndarray) -> Iterator[np.ndarray]:
+    """Start points of one completion's valid edges, (x, y) in units of the image, one array per subpath."""
     for number in np.unique(subpath[valid]):
         yield points[valid & (subpath == number), 0]
 

@@ -102,6 +102,38 @@ class Segmentation:
             "area": int(self.mask.sum()),
         }
 
+    def to_moondream(self) -> dict[str, Any]:
+        """The answer as Moondream's API gives it: `path` (SVG path data in units of the box) and `bbox`.
+
+        Both are the refined ones where there are such. An answer without a path has an empty one, and no `bbox`.
+        """
+        if self.refined is not None:
+            return _public_fields(self.refined.path, self.refined.box)
+        return _public_fields(self.path, self.box) if self.path else {"path": ""}
+
+    def to_detections(self) -> Any:
+        """The mask as a `supervision.Detections` of one object, or of none where the mask is empty.
+
+        Corners are the mask's extent in pixels, `confidence` is `score` (absent where nothing was refined), and the
+        phrase is in `data["class_name"]`.
+
+        Raises:
+          UserError: the library is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise UserError("to_detections needs the library supervision: pip install supervision") from error
+        if not self.mask.any():
+            return supervision.Detections.empty()
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        corners = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        return supervision.Detections(
+            xyxy=np.array([corners], np.float32), mask=self.mask[None],
+            confidence=None if math.isnan(self.score) else np.array([self.score], np.float32),
+            data={"class_name": np.array([self.phrase])},
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """The answer as JSON values: path and boxes of the final mask, the coarse ones beside them, COCO encoding."""
         coarse = _path_fields(self.path, self.box, self.drawn_box)
@@ -133,8 +165,11 @@ class Segmentation:
 
 
 def _path_fields(path: str, corners: Box, drawn: Box) -> dict[str, Any]:
-    named = dict(zip(("x_min", "y_min", "x_max", "y_max"), corners))
-    return {"path": path, "bbox": named, "drawn_box": _named(drawn)}
+    return {**_public_fields(path, corners), "drawn_box": _named(drawn)}
+
+
+def _public_fields(path: str, corners: Box) -> dict[str, Any]:
+    return {"path": path, "bbox": dict(zip(("x_min", "y_min", "x_max", "y_max"), corners))}
 
 
 def _named(box: Box) -> dict[str, float]:

@@ -162,7 +162,7 @@ def test_segment_refuses_bad_input_before_anything_is_loaded(moonseg, tmp_path, 
 
 
 def test_a_user_error_is_one_line_and_debug_adds_the_traceback(moonseg, segmenter, tmp_path):
-    def segment(image, phrase):
+    def segment(image, phrase, spatial_refs):
         raise UserError(f"{phrase!r}: unknown word 'starfish'")
 
     segmenter(segment)
@@ -175,7 +175,7 @@ def test_a_user_error_is_one_line_and_debug_adds_the_traceback(moonseg, segmente
 
 
 def test_ctrl_c_exits_with_130_and_no_traceback(moonseg, segmenter, tmp_path):
-    def segment(image, phrase):
+    def segment(image, phrase, spatial_refs):
         raise KeyboardInterrupt
 
     segmenter(segment)
@@ -185,7 +185,7 @@ def test_ctrl_c_exits_with_130_and_no_traceback(moonseg, segmenter, tmp_path):
 
 
 def test_no_write_permission_names_the_file(moonseg, segmenter, tmp_path):
-    def segment(image, phrase):
+    def segment(image, phrase, spatial_refs):
         raise PermissionError(13, "Permission denied", "/locked/mask.png")
 
     segmenter(segment)
@@ -195,7 +195,7 @@ def test_no_write_permission_names_the_file(moonseg, segmenter, tmp_path):
 
 
 def test_an_error_of_the_system_is_one_line_that_names_the_file(moonseg, segmenter, tmp_path):
-    def segment(image, phrase):
+    def segment(image, phrase, spatial_refs):
         raise OSError(30, "Read-only file system", "/locked/mask.png")
 
     segmenter(segment)
@@ -236,7 +236,7 @@ def test_numbers_and_folders_are_checked_before_the_work(moonseg, words, said):
 
 
 def test_a_bug_is_not_dressed_up_as_bad_input(segmenter, tmp_path):
-    def segment(image, phrase):
+    def segment(image, phrase, spatial_refs):
         raise ValueError("shapes do not match")
 
     segmenter(segment)

@@ -1,6 +1,8 @@
 """Image and phrase in; path, box and mask out, with the checkpoints shipped with the package."""
 
+import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -112,10 +114,10 @@ def test_a_policy_without_a_refiner_says_so_unless_none_is_asked_for(tmp_path):
 def test_images_of_a_single_row_or_column_are_answered(segmenter, monkeypatch, height, width):
     box, whole = np.array([0.5, 0.5, 1.0, 1.0], np.float32), np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
 
-    def decode(params, scenes):
-        return [Prediction(example=scenes[0].examples[0], box=box, polygons=(whole,), tokens=9)]
+    def decode(params, rows):
+        return [[Prediction(example=rows[0][0], box=box, polygons=(whole,), tokens=9)]]
 
-    monkeypatch.setattr(segmenter, "_decoder", lambda pixels: decode)
+    monkeypatch.setattr(segmenter, "_decoder", lambda crops, phrases, one_by_one: (decode, 1))
     answer = segmenter.segment(np.full((height, width, 3), 200, np.uint8), PHRASE)
     assert answer.coarse_mask.all() and answer.mask.shape == (height, width)
     assert answer.status in STATUSES and (answer.refined is not None) == (answer.status == REFINED)
@@ -130,12 +132,66 @@ def test_an_image_of_another_size_is_answered_at_its_own_size(segmenter):
 def test_an_empty_answer_says_whether_there_was_a_path(segmenter, monkeypatch, polygons, status):
     box = np.array([0.05, 0.05, 0.1, 0.1], np.float32)
 
-    def decode(params, scenes):
-        return [Prediction(example=scenes[0].examples[0], box=box, polygons=polygons, tokens=9)]
+    def decode(params, rows):
+        return [[Prediction(example=rows[0][0], box=box, polygons=polygons, tokens=9)]]
 
-    monkeypatch.setattr(segmenter, "_decoder", lambda pixels: decode)
+    monkeypatch.setattr(segmenter, "_decoder", lambda crops, phrases, one_by_one: (decode, 1))
     answer = segmenter.segment(np.zeros((1, 1, 3), np.uint8), PHRASE)
     assert answer.status == status and not answer.mask.any()
+    assert np.isnan(answer.score) and answer.to_json()["score"] is None, "an empty mask has no confidence"
+    assert answer.to_moondream()["path"] == answer.path
+    assert ("bbox" in answer.to_moondream()) == bool(polygons)
+
+
+def test_the_public_answer_is_path_and_bbox_of_the_refined_mask(segmenter, answer):
+    public = answer.to_moondream()
+    assert list(public) == ["path", "bbox"] and list(public["bbox"]) == ["x_min", "y_min", "x_max", "y_max"]
+    assert (public["path"], tuple(public["bbox"].values())) == (answer.refined_path, answer.refined_box)
+    coarse = segmenter.segment(SCENE.examples[0].image, PHRASE, refine=False)
+    assert coarse.status == NOT_ASKED and np.array_equal(coarse.mask, answer.coarse_mask)
+    assert coarse.to_moondream() == {"path": coarse.path, "bbox": dict(zip(public["bbox"], coarse.box))}
+
+
+def test_a_phrase_for_what_is_not_there_gets_no_confidence_but_the_refiners(segmenter, monkeypatch):
+    told = []
+    refine = segmenter.refiner.refine
+    monkeypatch.setattr(segmenter.refiner, "refine", lambda *of: told.append(refine(*of)) or told[-1])
+    absent = segmenter.segment(np.full((96, 96, 3), 120, np.uint8), "the red star")
+    assert absent.status in STATUSES and absent.score == pytest.approx(told[0][0].score, nan_ok=True)
+    assert not absent.mask.any() or absent.score < 0.8, "a grey wall is no clear case"
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "pillow"])
+def test_images_come_as_files_bytes_and_arrays(segmenter, answer, tmp_path, kind):
+    file = tmp_path / "scene.png"
+    Image.fromarray(SCENE.examples[0].image).save(file)
+    given = {"path": file, "text": str(file), "bytes": file.read_bytes(), "pillow": Image.open(file)}[kind]
+    np.testing.assert_array_equal(segmenter.segment(given, PHRASE).mask, answer.mask)
+
+
+def test_detections_say_what_is_missing(answer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match="pip install supervision"):
+        answer.to_detections()
+
+
+def test_detections_hold_mask_corners_score_and_phrase(answer):
+    supervision = pytest.importorskip("supervision")
+    found = answer.to_detections()
+    np.testing.assert_array_equal(found.mask, answer.mask[None])
+    height, width = answer.mask.shape
+    np.testing.assert_allclose(found.xyxy[0] / [width, height, width, height], answer.refined_box, atol=1e-6)
+    assert found.confidence[0] == pytest.approx(answer.score) and list(found["class_name"]) == [PHRASE]
+    nothing = dataclasses.replace(answer, mask=np.zeros_like(answer.mask)).to_detections()
+    assert len(nothing) == 0 and len(supervision.Detections.merge([found, nothing])) == 1
+
+
+@pytest.mark.parametrize(
+    "phrase", ["红色的星", "звезда", "النجمة الحمراء", "⭐️", "a\x00b", "𒀀", "red" * 5000, "\u202ered"]
+)
+def test_phrases_of_any_script_are_answered_or_refused_in_words(segmenter, phrase):
+    with pytest.raises(UserError, match=r"outside the vocabulary|prompt bucket"):
+        segmenter.segment(SCENE.examples[0].image, phrase)
 
 
 def test_bad_input_is_named(segmenter, tmp_path):
@@ -143,6 +199,14 @@ def test_bad_input_is_named(segmenter, tmp_path):
     broken.write_bytes(b"no image at all")
     with pytest.raises(UserError, match=r"broken\.png"):
         segmenter.segment(broken, PHRASE)
+    (tmp_path / "nothing.jpg").touch()
+    with pytest.raises(UserError, match=r"nothing\.jpg"):
+        segmenter.segment(tmp_path / "nothing.jpg", PHRASE)
+    frames = [Image.new("L", (8, 8), level) for level in (0, 200)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for moving in (tmp_path / "moving.gif", (tmp_path / "moving.gif").read_bytes()):
+        with pytest.raises(UserError, match="an animation or several pages; save the one you mean"):
+            segmenter.segment(moving, PHRASE)
     with pytest.raises(UserError, match=r"'dragon'.*Known words"):
         segmenter.segment(SCENE.examples[0].image, "the red dragon")
     with pytest.raises(UserError, match="empty"):

@@ -85,7 +85,7 @@ def sample(
     sizes, samples = sampling.sizes(images, phrases), images * phrases * sampling.group
     budget = model.config.paths.max_new_tokens
     budgets = jnp.full(samples, budget, jnp.int32) if budgets is None else jnp.minimum(budgets, budget)
-    step = _make_step(model, grammar, params, keys, budgets, sampling)
+    step = make_step(model, grammar, params, keys, budgets, sampling)
     per_image = jnp.sum(batch.valid, axis=1) * sampling.group
     count = sizes.images_per_prefill
 
@@ -107,7 +107,7 @@ def sample(
         state = jax.lax.while_loop(decodes, step, state)
         return state, (before.image_experts, before.prompt_experts) if sampling.record_experts else None
 
-    start = _initial(model, params, grammar, batch, sampling, sizes)
+    start = initial_state(model, params, grammar, batch, sampling, sizes)
     final, experts = jax.lax.scan(admit_and_decode, start, jnp.arange(0, images, count))
     record = final.record
     rollouts = Rollouts(
@@ -118,7 +118,7 @@ def sample(
     return rollouts, (final.useful.astype(jnp.float32), (final.steps * sizes.slots).astype(jnp.float32))
 
 
-def _make_step(
+def make_step(
     model: Moondream,
     grammar: Grammar,
     params: Any,
@@ -126,7 +126,16 @@ def _make_step(
     budgets: Int[Array, " N"],
     sampling: Sampling,
 ) -> Callable[[EngineState], EngineState]:
-    """One token for every slot: refill, draw, write down, run the drawn tokens."""
+    """A function that draws one token for every slot: refill, draw, write down, run the drawn tokens.
+
+    Args:
+      model: the policy.
+      grammar: see `sample`.
+      params: the policy's parameters.
+      keys: see `sample`.
+      budgets: most tokens of each sample.
+      sampling: its temperature counts.
+    """
     config, samples = model.config, len(budgets)
     layers = layers_of(params, config.text)
 
@@ -171,9 +180,10 @@ def _make_step(
     return step
 
 
-def _initial(
+def initial_state(
     model: Moondream, params: Any, grammar: Grammar, batch: PromptBatch, sampling: Sampling, sizes: EngineSizes
 ) -> EngineState:
+    """The engine before its first image: idle slots, free places, an empty record; arguments as in `sample`."""
     config, group = model.config, sampling.group
     some = jax.tree.map(lambda leaf: leaf[: sizes.images_per_prefill], batch)
     before: Prefill = jax.eval_shape(functools.partial(prefill, model), params, some)
