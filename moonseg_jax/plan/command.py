@@ -21,6 +21,8 @@ from moonseg_jax.plan.programs import CONFIG_STAGE, Stage, StageConfig
 from moonseg_jax.plan.show import as_json, print_plan
 from moonseg_jax.sharding import make_mesh, row_shards
 
+TABLE_WIDTH = 140
+"""Columns of a table in a file or pipe."""
 AXES = ("data", "fsdp", "expert", "tensor")
 
 
@@ -55,6 +57,8 @@ def plan_and_show(
     devices = topology_devices(place)
     built = make_mesh(devices, shape)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
     console.print("tokenizer and data are not needed: shapes only")
 
     def attempt(tried: StageConfig) -> Plan:

@@ -66,7 +66,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         sent = sum(each.wire_bytes for each in program.exchanges)
         table.add_row(
             program.name, str(program.times), *(_gib(n) for n in (program.arguments, program.temporaries)),
-            _gib(program.resident), _gib(program.peak), f"{program.flops / 1e12:.1f}",
+            _gib(program.resident), _gib(program.peak), _tera(program.flops),
             "–" if program.traffic is None else f"{program.traffic / 1e9:.1f}", f"{sent / 1e9:.2f}",
         )  # fmt: skip
     console.print(table)
@@ -81,3 +81,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def _gib(count: float) -> str:
     return f"{count / GIB:.2f}"
+
+
+def _tera(count: int) -> str:
+    return f"{count / 1e12:,.3g}" if count < 1e15 else f"{count / 1e12:,.0f}"

@@ -11,10 +11,11 @@ from moonseg_jax.cli import main
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.model.refiner import head_shapes, make_head
-from moonseg_jax.plan import chips
+from moonseg_jax.plan import chips, command
 from moonseg_jax.plan.chips import parse_topology
 from moonseg_jax.plan.command import plan_and_show
 from moonseg_jax.plan.levers import levers
+from moonseg_jax.plan.plan import RESERVED, make_plan
 from moonseg_jax.plan.programs import parameter_count
 from moonseg_jax.plan.stand_in import with_stand_in
 from moonseg_jax.policy import Policy
@@ -35,39 +36,57 @@ def get_config(stage):
 """
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    file = tmp_path / "recipe.py"
-    file.write_text(RECIPE)
-    return ["plan", "--config", str(file), "--stage", "refine", "--topology", "cpu:1"]
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """The words of a plan, what it printed and wrote, and its programs."""
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "recipe.py").write_text(RECIPE)
+    words = ["plan", "--config", str(folder / "recipe.py"), "--stage", "refine", "--topology", "cpu:1"]
+    kept = []
+
+    def make(*arguments, **settings):
+        kept.append(make_plan(*arguments, **settings))
+        return kept[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "make_plan", make)
+        assert main([*words, "--json", str(folder / "plan.json")]) == 0
+    return words, json.loads((folder / "plan.json").read_text()), kept[0]
 
 
-def test_a_plan_tells_its_figures(recipe, tmp_path, capsys):
-    assert main([*recipe, "--json", str(tmp_path / "plan.json")]) == 0
-    figures = json.loads((tmp_path / "plan.json").read_text())
+def test_a_plan_tells_its_figures(planned):
+    _, figures, _ = planned
     head = parameter_count(head_shapes(make_head(micro()), micro().vision.width))
     encoder = parameter_count(micro_policy().shapes()["vision"])
     assert figures["parameters"] == head + encoder
     by_name = {program["name"]: program for program in figures["programs"]}
     assert [by_name[name]["times"] for name in ("encode", "iterate", "finish")] == [1, 5, 1]
-    # Parameters, averages and two moments of the head in float32, four counters and gradients with three sums.
+    # Parameters, averages and two moments of the head in float32, and gradients; counters and sums are small.
     assert by_name["finish"]["arguments"] == pytest.approx(4 * 5 * head, rel=0.01)
     assert figures["bytes_per_device"]["peak"] == max(program["peak"] for program in figures["programs"])
     assert figures["flops"] == sum(program["times"] * program["flops"] for program in figures["programs"])
-    assert figures["fits"] and figures["collectives"] == {}
+    assert figures["fits"] and figures["collectives"] == {} and figures["levers"] is None
     assert figures["step_seconds_bound"] == max(figures["seconds"].values()) > 0
-    assert "per device: fits" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_tried_with_less_and_said(recipe, tmp_path, monkeypatch, capsys):
-    main([*recipe, "--json", str(tmp_path / "plan.json")])
-    peak = json.loads((tmp_path / "plan.json").read_text())["bytes_per_device"]["peak"]
-    small = dataclasses.replace(chips.CHIPS["cpu"], memory=peak - 1 + 256 * 2**20)
-    monkeypatch.setitem(chips.CHIPS, "cpu", small)
-    assert main([*recipe, "--json", str(tmp_path / "plan.json")]) == 1
+def test_what_does_not_fit_is_tried_with_less_and_said(planned, tmp_path, monkeypatch, capsys):
+    words, _, plan = planned
+    smaller = dataclasses.replace(chips.CHIPS["cpu"], memory=plan.peak + RESERVED - 1)
+    monkeypatch.setitem(chips.CHIPS, "cpu", smaller)
+
+    def make(stage, config, topology, mesh, *, note):
+        """As much memory as before with half of the images: no more than that is left out."""
+        saved = plan.peak // 2 if config.images_per_batch == 2 else 0
+        less = [dataclasses.replace(one, temporaries=one.temporaries - saved) for one in plan.programs]
+        return dataclasses.replace(plan, topology=topology, programs=tuple(less))
+
+    monkeypatch.setattr(command, "make_plan", make)
+    assert main([*words, "--json", str(tmp_path / "plan.json")]) == 1
     figures = json.loads((tmp_path / "plan.json").read_text())
-    assert not figures["fits"] and figures["levers"][-1] == "--images-per-batch 2"
-    assert "it fits with" in capsys.readouterr().out
+    assert not figures["fits"]
+    assert figures["levers"] == ["--optimizer.state-dtype bfloat16", "--images-per-batch 2"]
+    assert "it fits with --optimizer.state-dtype bfloat16 --images-per-batch 2" in capsys.readouterr().out
+    assert main([*words, "--no-levers"]) == 1
 
 
 def test_levers_are_pulled_one_by_one_cheapest_first():
@@ -97,8 +116,8 @@ def test_topologies_that_are_none_are_refused(text, said):
 @pytest.mark.parametrize(
     ("mesh", "said"), [("fsdp=two", "'fsdp=two' is not AXIS=SIZE"), ("rows=2", "axis of data"), ("fsdp=3", "divide")]
 )
-def test_meshes_that_do_not_fit_are_refused(recipe, mesh, said, capsys):
-    assert main([*recipe, "--mesh", mesh]) == 2
+def test_meshes_that_do_not_fit_are_refused(planned, mesh, said, capsys):
+    assert main([*planned[0], "--mesh", mesh]) == 2
     assert said in capsys.readouterr().err
 
 
