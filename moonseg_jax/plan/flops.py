@@ -18,7 +18,8 @@ def count_flops(jaxpr: ClosedJaxpr, endless_turns: int = 1) -> int:
 
     Args:
       jaxpr: of the traced program.
-      endless_turns: turns of loops whose number only the data decide (the decoding of rollouts).
+      endless_turns: turns of loops whose number only the data decide (the decoding of rollouts); loops inside these
+        count once a turn.
 
     Returns:
       2 per multiplication and addition. Of branches the dearest counts; what a `shard_map` does counts once for
@@ -44,7 +45,8 @@ def _of_equation(equation: Any, turns: int) -> int:
     if name == "scan":
         return params["length"] * _count(params["jaxpr"].jaxpr, turns)
     if name == "while":
-        return turns * (_count(params["body_jaxpr"].jaxpr, turns) + _count(params["cond_jaxpr"].jaxpr, turns))
+        # Such loops inside this one turn as the data say, too: at least once.
+        return turns * (_count(params["body_jaxpr"].jaxpr, 1) + _count(params["cond_jaxpr"].jaxpr, 1))
     if name == "cond":
         return max(_count(branch.jaxpr, turns) for branch in params["branches"])
     if name == "shard_map":

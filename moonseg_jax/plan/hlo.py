@@ -87,22 +87,26 @@ class Program:
         """Computation → how often a run of the program goes through it; what reductions call is left out.
 
         Args:
-          endless_turns: of loops whose number of turns the compiler does not know.
+          endless_turns: of loops whose number of turns the compiler does not know; those inside them count once a
+            turn.
           fused: whether to go into fusions too.
         """
         found: dict[str, int] = {}
         callers = ("call", "async-start", *(["fusion"] if fused else []))
 
-        def visit(name: str, times: int) -> None:
+        def visit(name: str, times: int, endless: int) -> None:
             found[name] = found.get(name, 0) + times
             for one in self.computations[name]:
-                inner = times * (self.trips(one) or endless_turns) if one.opcode == "while" else times
+                inner, left = times, endless
+                if one.opcode == "while":
+                    trips = self.trips(one)
+                    inner, left = (times * trips, endless) if trips is not None else (times * endless, 1)
                 for role, called in one.called.items():
                     runs = role in ("body", "condition") or role.startswith(("branch", "true", "false"))
                     if runs or (one.opcode in callers and role in ("to_apply", "calls")):
-                        visit(called, inner)
+                        visit(called, inner, left)
 
-        visit(self.entry, 1)
+        visit(self.entry, 1, endless_turns)
         return found
 
 

@@ -27,6 +27,7 @@ from moonseg_jax.plan.stand_in import with_stand_in
 from moonseg_jax.plan.traffic import Collective, collectives, memory_traffic
 from moonseg_jax.platforms import compiling_for
 from moonseg_jax.policy import Policy
+from moonseg_jax.sharding import make_mesh
 
 RESERVED = 256 * 2**20
 """Bytes of a device's memory that its runtime keeps (15.75 of a v5e's 16 GiB are given out)."""
@@ -135,9 +136,10 @@ def make_plan(
         config = dataclasses.replace(config, model=with_stand_in(config.model, Path(folder)))
         programs = []
         wanted = stage_programs(stage, config, mesh)
-        for program in wanted:
+        counts = step_flops(stage, config, mesh)
+        for program, flops in zip(wanted, counts, strict=True):
             note(f"{stage}: compiling {program.name} for {topology.text}")
-            programs.append(_planned(program, mesh))
+            programs.append(_planned(program, mesh, flops))
         policy = Policy.from_config(config.model)
     shapes = policy.shapes()
     counted = shapes if stage != "refine" else (shapes["vision"], wanted[-1].arguments[0].params)
@@ -147,10 +149,23 @@ def make_plan(
     )  # fmt: skip
 
 
-def _planned(program: Program, mesh: Mesh) -> ProgramPlan:
+def step_flops(stage: Stage, config: StageConfig, mesh: Mesh) -> list[int]:
+    """FLOPs of each program of a step, for the whole batch.
+
+    Counted on one device, where every row meets its own experts once; devices that hold other experts are given rows
+    of others too, for which they compute nothing.
+    """
+    one = make_mesh(list(mesh.devices.flat[:1]))
+    found = []
+    for program in stage_programs(stage, config, one):
+        with jax.set_mesh(one):
+            found.append(count_flops(program.run.trace(*program.arguments).jaxpr, program.endless_turns))
+    return found
+
+
+def _planned(program: Program, mesh: Mesh, flops: int) -> ProgramPlan:
     with jax.set_mesh(mesh):
         traced = program.run.trace(*program.arguments)
-        flops = count_flops(traced.jaxpr, program.endless_turns)
         arguments = bytes_per_device(program.arguments)
         given: dict[str, Any] = {
             "name": program.name, "times": program.times, "resident": program.resident, "flops": flops,

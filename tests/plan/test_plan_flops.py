@@ -35,7 +35,13 @@ def test_loops_count_their_turns():
         return jax.lax.while_loop(lambda carry: carry[0, 0] < 9, lambda carry: carry @ y, x)
 
     assert count_flops(traced(looped, (4, 4), (4, 4))) == 6 * 2 * 4**3
+
+    def endless_inside(x, y):
+        return jax.lax.while_loop(lambda carry: carry[0, 0] < 9, lambda carry: endless(carry, y), x)
+
     assert count_flops(traced(endless, (4, 4), (4, 4)), endless_turns=11) == 11 * 2 * 4**3
+    # The inner one turns at least once.
+    assert count_flops(traced(endless_inside, (4, 4), (4, 4)), endless_turns=11) == 11 * 2 * 4**3
 
 
 def test_gradients_of_what_is_computed_again_count_again():
