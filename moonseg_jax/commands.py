@@ -21,6 +21,7 @@ from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.commands_score import Score
 from moonseg_jax.commands_segment import Segment
+from moonseg_jax.commands_serve import Serve
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import UserError
 
@@ -162,6 +163,7 @@ class Report:
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]

@@ -52,7 +52,7 @@ LAYERS = (
     {"evaluate", "refine", "refine_memory", "baselines", "rl_programs", "stage_programs"},
     {"pair_source", "synthetic_pairs", "training_pairs", "crop_features", "refiner_evaluation"},
     {"train", "predict", "segmentation", "phrase_decoder", "streaming", "overlay", "segment_many"},
-    {"report", "refiner_evidence", "sweep", "plan", "clean", "bench"},
+    {"report", "refiner_evidence", "sweep", "plan", "clean", "bench", "serve"},
     {"judge", "reward_compare", "evaluation", "mask_scoring"},
     {"quickstart", "ship", "launch", "train_start"},
     {
@@ -69,6 +69,7 @@ LAYERS = (
         "commands_launch",
         "commands_score",
         "commands_segment",
+        "commands_serve",
     },
     {"commands"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Answers over HTTP, in the request and response of Moondream's `/v1/segment`."""
