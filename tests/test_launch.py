@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 SECONDS = 20
 """No launch of these tests may last longer; what is launched would sleep for a minute."""
 
-SLEEPER = "print('ready', flush=True); time.sleep(60)"
+SLEEPER = "print('ready', flush=True); [time.sleep(.05) for _ in range(1200)]"
+"""In short naps: a signal between Python's last look and a long sleep would be heard at its end."""
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
 
 
