@@ -37,7 +37,7 @@ def launch(folder: Path, *words: str, grace: float = 20) -> subprocess.Popen[str
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 900) -> tuple[int, str]:
     try:
         out, errors = process.communicate(timeout=seconds)
     finally:
