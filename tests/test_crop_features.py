@@ -14,6 +14,7 @@ from moonseg_jax.sharding import make_mesh
 from moonseg_jax.synthetic_pairs import SyntheticPairs, drawn_examples
 
 SIDE = 48
+ONE = {"vision": jnp.ones(())}
 PAIRS = SyntheticPairs(drawn_examples(ListedScenes(), 0), 6, SIDE, 0, 0.1)
 
 
@@ -75,7 +76,7 @@ def counted():
     def encode(params, crops):
         if not isinstance(crops, jax.core.Tracer):
             calls.append(len(crops))
-        total = jnp.sum(crops, axis=(1, 2)) * params
+        total = jnp.sum(crops, axis=(1, 2)) * params["vision"]
         return total[:, None], 2 * total[:, None]
 
     return encode, calls
@@ -83,7 +84,7 @@ def counted():
 
 def test_each_crop_is_encoded_once_and_each_pair_read_once():
     pairs, (encode, calls) = SharedCrops(), counted()
-    features = source(pairs, encode, jnp.ones(()), cache=True)
+    features = source(pairs, encode, ONE, cache=True)
     assert calls == [] and pairs.reads == []
     for rows in ([4, 5, 0], [1, 0, 4], [5, 2, 3], [3, 2, 1]):
         found = batch_of(features, rows)
@@ -97,7 +98,7 @@ def test_each_crop_is_encoded_once_and_each_pair_read_once():
 
 def test_what_was_read_ahead_is_neither_lost_nor_encoded_twice():
     pairs, (encode, calls) = SharedCrops(), counted()
-    features = source(pairs, encode, jnp.ones(()), cache=True)
+    features = source(pairs, encode, ONE, cache=True)
     early, late = features.collate([0, 2], 0), features.collate([2, 1], 0)
     features.batch(early)
     found = features.batch(late)
@@ -111,13 +112,13 @@ def test_features_that_do_not_fit_are_refused_with_their_size():
         return jnp.zeros((len(crops), 8, 3)), jnp.zeros((len(crops), 8, 3))
 
     need = (3 * 192 + 6 * 2 * 288) / 2**30
-    source(SharedCrops(), encode, 0.0, cache=True, limit=need)
+    source(SharedCrops(), encode, ONE, cache=True, limit=need)
     message = "features of 3 image crops, 0.00 MiB each, need 0.00 GiB .*feature_cache_gib is .*cache_features to False"
     with pytest.raises(UserError, match=message):
-        source(SharedCrops(), encode, 0.0, cache=True, limit=need * 0.999)
+        source(SharedCrops(), encode, ONE, cache=True, limit=need * 0.999)
 
 
 def test_features_beyond_the_machine_are_refused_whatever_the_setting(monkeypatch):
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4, "SC_PHYS_PAGES": 100}.__getitem__)
     with pytest.raises(UserError, match=r"this machine has 0\.0 GiB"):
-        source(SharedCrops(), counted()[0], jnp.ones(()), cache=True, limit=1e6)
+        source(SharedCrops(), counted()[0], ONE, cache=True, limit=1e6)
