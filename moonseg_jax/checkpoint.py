@@ -14,7 +14,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.processes import wait_for_all
+from moonseg_jax.processes import Team, wait_for_all
+from moonseg_jax.team_checkpointer import TeamCheckpointer
 
 KEEP = 2
 """Checkpoints kept per run: the latest, and one before it."""
@@ -31,12 +32,21 @@ class Damaged(UserError):
 class Checkpoints:
     """The numbered checkpoints of one run."""
 
-    def __init__(self, folder: Path):
-        """Opens (or creates) the folder; what an interrupted save left in it is removed."""
-        self.folder, self._failed = folder, False
+    def __init__(self, folder: Path, team: Team | None = None):
+        """Opens (or creates) the folder; what an interrupted save left in it is removed.
+
+        Args:
+          folder: of the checkpoints.
+          team: the processes that save and restore, where that is not all of them.
+        """
+        self.folder, self._team, self._failed = folder, team, False
         self._open()
 
     def _open(self) -> None:
+        self._checkpointer: Any
+        if self._team is not None and len(self._team) < jax.process_count():
+            self._checkpointer = TeamCheckpointer(self.folder.absolute(), self._team, keep=KEEP)
+            return
         keep = ocp.training.preservation_policies.LatestN(KEEP)
         self._checkpointer = ocp.training.Checkpointer(
             self.folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
@@ -46,17 +56,26 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """Step of the newest finished checkpoint; None where there is none."""
         latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        return None if latest is None else int(latest.step)
 
-    def save(self, step: int, state: Any, rest: Any) -> None:
+    def save(self, step: int, state: Any, rest: Any, in_flight: Any = None) -> None:
         """Writes the learner's state and the rest of the run (NumPy arrays, numbers) together, to the end.
+
+        Args:
+          step: its number.
+          state: arrays on the learner's mesh.
+          rest: NumPy arrays and numbers, the same on every process.
+          in_flight: more arrays on that mesh, which need not be there to restore the others.
 
         Raises:
           UserError: the disk is full; the checkpoints before are as they were.
         """
         before = self.latest_step
         try:
-            self._checkpointer.save_checkpointables(step, {"state": state, "rest": _pack(rest)}, overwrite=True)
+            parts = {"state": state, "rest": _pack(rest)}
+            if in_flight is not None:
+                parts["in_flight"] = _numbered(in_flight)
+            self._checkpointer.save_checkpointables(step, parts, overwrite=True)
             if jax.process_index() == 0:
                 folder = self.folder / str(step)
                 (folder / FILES).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
@@ -69,6 +88,16 @@ class Checkpoints:
             raise UserError(
                 f"no space left for checkpoint {step} in {self.folder}: {kept}; make room, then go on with --resume"
             ) from error
+
+    def restore_in_flight(self, step: int, like: Any) -> Any:
+        """What `save` was given to go with that step's state, in the shapes and shardings of `like`.
+
+        Raises:
+          UserError: it is damaged, or of another shape.
+        """
+        leaves, structure = jax.tree.flatten(like)
+        found = self._load(step, {"in_flight": _numbered(jax.tree.map(_abstract, leaves))})["in_flight"]
+        return jax.tree.unflatten(structure, [found[str(number)] for number in range(len(leaves))])
 
     def restore(
         self, like: Any, *, allow_older: bool = False, check: Callable[[int, Any], None] = lambda step, rest: None
@@ -127,11 +156,11 @@ class Checkpoints:
         """Renames a damaged checkpoint, so that the next save under its number is not taken for it."""
         self._checkpointer.close()
         # All have seen it, before one renames it.
-        wait_for_all(f"damaged-{step}")
+        wait_for_all(f"damaged-{step}", self._team)
         if jax.process_index() == 0:
             folder = self.folder / str(step)
             folder.rename(folder.with_name(folder.name + DAMAGED))
-        wait_for_all(f"aside-{step}")
+        wait_for_all(f"aside-{step}", self._team)
         self._open()
 
     def close(self) -> None:
@@ -181,7 +210,12 @@ def _require_whole(folder: Path) -> None:
             raise Damaged(f"{folder} is damaged: {name} {said}")
 
 
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+def _numbered(tree: Any) -> dict[str, Any]:
+    """Leaves by their numbers: a tree of any kind as one that every version of Orbax can name."""
+    return {str(number): leaf for number, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _abstract(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 

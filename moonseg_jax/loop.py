@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.learner.state import LearnerState
 from moonseg_jax.learner.token_sums import WeightSums, effective_sample_size
 from moonseg_jax.loggers import open_loggers, require_libraries
-from moonseg_jax.processes import largest_of_all
+from moonseg_jax.processes import Team, largest_of_all
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import make_mesh, to_host
@@ -49,6 +49,15 @@ class Sitting:
 USUAL = Sitting()
 
 
+class InFlight(NamedTuple):
+    """What was sampled for the next step before the last one's update, and must survive a restart."""
+
+    version: int
+    """Of the policy that sampled: how many steps it had taken."""
+    arrays: Any
+    """On the learner's mesh."""
+
+
 class Extra(Protocol):
     """State beside the learner's that must survive a restart."""
 
@@ -74,6 +83,7 @@ class Loop:
         shown: Sequence[str] = (),
         averaged: Callable[[LearnerState], Any] = lambda state: state.averaged,
         sitting: Sitting = USUAL,
+        team: Team | None = None,
     ):
         """Prepares a run.
 
@@ -87,6 +97,8 @@ class Loop:
           shown: names of the figures of the live line, in this order.
           averaged: state → averaged parameters, on the device, as they are evaluated and exported.
           sitting: how this sitting is conducted.
+          team: the processes that learn, where others do something else; process 0 is one of them. All agree on when
+            to stop, and nothing else of this is theirs.
 
         Raises:
           UserError: the library of a logger is not installed.
@@ -98,7 +110,8 @@ class Loop:
         self._is_main = jax.process_index() == 0
         if self._is_main:
             require_libraries(config.loggers)
-        self._checkpoints = Checkpoints(run.checkpoints)
+        self._team = team or tuple(range(jax.process_count()))
+        self._checkpoints = Checkpoints(run.checkpoints, team)
         self._sums: dict[str, list[Any]] = {}
         self._skipped = 0
         self._in_row_before: jax.Array | None = None
@@ -106,6 +119,7 @@ class Loop:
         self._since = time.monotonic()
         self._sitting, self._stop = sitting, StopRequest(sitting.grace, quiet=not self._is_main)
         self._unjudged: LearnerState | None = None
+        self._restored: Mapping[str, Any] = {}
 
     def restore(self, state: LearnerState, loader: Any) -> LearnerState:
         """Goes on from the newest checkpoint: state, loader position, metrics, and sums not logged yet.
@@ -120,12 +134,28 @@ class Loop:
         self._in_row_before = jnp.copy(state.skipped_in_row)
         loader.set_state(rest["loader"])
         if self._extra is not None:
-            self._extra.load_state(own_share(rest["extra"], jax.process_index(), jax.process_count()))
+            own = self._team.index(jax.process_index())
+            self._extra.load_state(own_share(rest["extra"], own, len(self._team)))
         self._sums = _unpacked_sums(rest.get("sums", {}))
         self._unjudged = state if rest.get("unjudged", 0) else None
+        self._restored = rest
         if self._is_main:
             self.run.discard_metrics_after(self._first)
         return state
+
+    @property
+    def version_in_flight(self) -> int | None:
+        """After `restore`: the policy version of what was saved as `InFlight`; None where nothing was."""
+        return int(self._restored["in_flight"]) if "in_flight" in self._restored else None
+
+    def restore_in_flight(self, like: Any) -> Any:
+        """After `restore`: the arrays that were saved as `InFlight`, in the shapes and shardings of `like`."""
+        return self._checkpoints.restore_in_flight(self._first, like)
+
+    @property
+    def first_step(self) -> int:
+        """Number of the first step of this sitting."""
+        return self._first
 
     def _require_own(self, step: int, rest: Mapping[str, Any]) -> None:
         if "run" in rest:
@@ -185,7 +215,14 @@ class Loop:
                 self._save(step, state, position)
             self._end(step, number)
 
-    def after_step(self, step: int, state: LearnerState, loader: Any, sums: Mapping[str, Any]) -> None:
+    def record(self, sums: Mapping[str, Any]) -> None:
+        """Takes losses and metrics of the step in hand, as `after_step` does, where something else is to come first."""
+        for name, pair in sums.items():
+            self._sums.setdefault(name, []).append(pair)
+
+    def after_step(
+        self, step: int, state: LearnerState, loader: Any, sums: Mapping[str, Any], in_flight: InFlight | None = None
+    ) -> None:
         """Logs, evaluates and saves when it is time.
 
         Args:
@@ -193,14 +230,14 @@ class Loop:
           state: state after it.
           loader: iterator whose position is saved.
           sums: losses and metrics as (sum, count), or what else `figure` reads.
+          in_flight: what was sampled ahead for the next step.
 
         Raises:
           UserError: too many steps in a row were skipped.
           KeyboardInterrupt: after saving, where Ctrl-C or SIGTERM asked to stop.
         """
         done = step + 1
-        for name, pair in sums.items():
-            self._sums.setdefault(name, []).append(pair)
+        self.record(sums)
         last = done == self.config.steps
         self._refuse_endless_skips(done, state, last)
         if self.logs_after(step):
@@ -210,34 +247,69 @@ class Loop:
         position = loader.get_state()
         if due and not number:
             # An evaluation may last longer than the grace of SIGTERM; a resumed run does it again.
-            with self._may_save(done, state, position, unjudged=True):
+            with self._may_save(done, state, position, unjudged=True, in_flight=in_flight):
                 self.judge(done, state)
         if done % self.config.checkpoint_every == 0 or last or number:
-            self._save(done, state, position, unjudged=bool(due and number))
+            self._save(done, state, position, unjudged=bool(due and number), in_flight=in_flight)
         number = number or (0 if last else self._agreed_stop())
         if number:
             if self._checkpoints.latest_step != done:
-                self._save(done, state, position)
+                self._save(done, state, position, in_flight=in_flight)
             self._end(done, number)
 
-    def _save(self, done: int, state: LearnerState, position: Any, *, unjudged: bool = False) -> None:
+    @contextlib.contextmanager
+    def awaiting(self, step: int, state: LearnerState, loader: Any) -> Iterator[None]:
+        """The wait, after a step's update, for what is sampled for the next one.
+
+        Where it lasts longer than the grace of SIGTERM, the state is saved from inside (of one process) without what
+        is in flight, which a resumed run samples again, from a newer policy.
+
+        Args:
+          step: number of the step just taken, from 0.
+          state: after it.
+          loader: iterator whose position is saved.
+
+        What the step's figures are must be known, see `record`.
+        """
+        with self._may_save(step + 1, state, loader.get_state()):
+            yield
+
+    def _save(
+        self,
+        done: int,
+        state: LearnerState,
+        position: Any,
+        *,
+        unjudged: bool = False,
+        in_flight: InFlight | None = None,
+    ) -> None:
         """A checkpoint after `done` steps: all that the next sitting needs to be as if it were this one."""
         rest = {"loader": position, "run": np.frombuffer(self.run.identity.encode(), np.uint8)}
+        if in_flight is not None:
+            rest["in_flight"] = in_flight.version
         if self._sums:
             rest["sums"] = _packed_sums(jax.device_get(self._sums))
         if unjudged:
             rest["unjudged"] = 1
         if self._extra is not None:
-            rest["extra"] = together(self._extra.state())
-        self._checkpoints.save(done, state, rest)
+            rest["extra"] = together(self._extra.state(), self._team)
+        self._checkpoints.save(done, state, rest, in_flight.arrays if in_flight is not None else None)
 
     @contextlib.contextmanager
-    def _may_save(self, done: int, state: LearnerState, position: Any, *, unjudged: bool = False) -> Iterator[None]:
+    def _may_save(
+        self,
+        done: int,
+        state: LearnerState,
+        position: Any,
+        *,
+        unjudged: bool = False,
+        in_flight: InFlight | None = None,
+    ) -> Iterator[None]:
         """While inside, an overdue stop saves this state; not of several processes, which had to agree first."""
 
         def save() -> None:
             if unjudged or self._checkpoints.latest_step != done:
-                self._save(done, state, position, unjudged=unjudged)
+                self._save(done, state, position, unjudged=unjudged, in_flight=in_flight)
             self._checkpoints.close()
             for logger in self._loggers:
                 logger.close()
@@ -251,7 +323,7 @@ class Loop:
 
     def _agreed_stop(self) -> int:
         """The signal that asks to stop, on every process the same; 0 for none."""
-        return largest_of_all(self._stop.number)
+        return agreed_stop(self._stop)
 
     def _end(self, done: int, number: int) -> NoReturn:
         self._progress.note(self._stopped(done))
@@ -341,6 +413,11 @@ def _unpacked_sums(packed: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, 
         steps = list(zip(*columns, strict=True))
         sums[name] = [WeightSums(*one) for one in steps] if len(columns) == len(WeightSums._fields) else steps
     return sums
+
+
+def agreed_stop(stop: StopRequest) -> int:
+    """The signal that asks to stop, on every process the same; 0 for none. All must ask."""
+    return largest_of_all(stop.number)
 
 
 def figure(parts: Sequence[SumAndCount] | Sequence[WeightSums]) -> float:

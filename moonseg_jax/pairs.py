@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.pair_keeping import content_hash, kept_of_versions
+from moonseg_jax.partition import split_rows
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.paths.raster import coverage
 from moonseg_jax.types import CoarsePairs, EdgeBatch
@@ -61,13 +62,14 @@ def make_pairs(
     """
     frame = crop_rectangle(box)
     drawn = coverage(edges, side, frame) > 0.5
-    return CoarsePairs(
+    pairs = CoarsePairs(
         example_ids=jnp.where(iou >= MIN_IOU, example_ids, -1),
         crops=frame,
         coarse=jnp.packbits(drawn.reshape(drawn.shape[0], -1), axis=1),
         iou=iou,
         policy_version=jnp.full(iou.shape, policy_version, jnp.int32),
     )
+    return jax.tree.map(split_rows, pairs)
 
 
 class Provenance(NamedTuple):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from moonseg_jax.errors import UserError
 
@@ -20,6 +22,8 @@ COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX
 DIGEST_BYTES = 32
 
 Result = TypeVar("Result")
+Team = tuple[int, ...]
+"""Numbers of processes that do something together while the others do something else, in ascending order."""
 
 
 def join_processes(described: str) -> None:
@@ -68,13 +72,13 @@ def _parts(described: str) -> tuple[str, int, int]:
     return address, int(numbers[0]), int(numbers[1])
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when every process has come here; no device takes part, so that one may wait for hours."""
+def wait_for_all(name: str, team: Team | None = None) -> None:
+    """Returns when every process (of a team) has come here; no device takes part, so that one may wait for hours."""
     if jax.process_count() > 1:
         # Orbax takes a second to import, and most evaluations are of one process.
         from orbax.checkpoint import multihost
 
-        multihost.get_barrier_sync_fn()(key=name, timeout_ms=LONGEST_WAIT_MS)
+        multihost.get_barrier_sync_fn(processes=set(team) if team else None)(key=name, timeout_ms=LONGEST_WAIT_MS)
 
 
 def alone() -> bool:
@@ -87,6 +91,22 @@ def largest_of_all(number: int) -> int:
     if alone():
         return number
     return int(np.max(multihost_utils.process_allgather(np.array([number], np.int32))))
+
+
+def gathered_from(team: Team, own: np.ndarray) -> np.ndarray:
+    """Every member's array, [members, ...], on every member; all members must call it, and nobody else."""
+    if team == (jax.process_index(),):
+        return own[None]
+    devices: Sequence[jax.Device] = jax.devices()
+    firsts = [next(device for device in devices if device.process_index == member) for member in team]
+    mesh = Mesh(np.array(firsts), ("members",))
+    stacked = jax.make_array_from_process_local_data(NamedSharding(mesh, P("members")), own[None])
+    return np.asarray(jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, P()))(stacked).addressable_data(0))
+
+
+def text_of_first(own: str) -> str:
+    """The text of process 0, on every process; all must call it."""
+    return own if alone() else _texts_of_all(own)[0]
 
 
 def succeed_together(act: Callable[[], Result]) -> Result:

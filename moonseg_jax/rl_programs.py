@@ -20,13 +20,22 @@ from moonseg_jax.time_split import StepClock
 from moonseg_jax.train_config import RlConfig
 
 
-class RlPrograms(NamedTuple):
-    """In the order in which a step runs them."""
+class SamplingPrograms(NamedTuple):
+    """Of those who sample, in the order in which a step runs them."""
 
     rollout: GroupRollout
     """Samples, draws and scores groups."""
     inject: Injection
     """Puts traced paths beside hopeless groups."""
+
+    def timed(self, clock: StepClock) -> SamplingPrograms:
+        """The same, with the seconds of sampling on a clock."""
+        return self._replace(rollout=clock.timed("rollout", self.rollout))
+
+
+class LearningPrograms(NamedTuple):
+    """Of those who learn, in the order in which a step runs them."""
+
     log_probs: Callable[..., Any]
     """Log-probabilities before learning, where ratios are taken against them."""
     update: Callable[..., Any]
@@ -34,13 +43,11 @@ class RlPrograms(NamedTuple):
     draw_pairs: Callable[..., Any]
     """Coarse-to-ground-truth pairs of what was sampled."""
 
-    def timed(self, clock: StepClock) -> RlPrograms:
-        """The same, with the seconds of sampling and learning on a clock."""
+    def timed(self, clock: StepClock) -> LearningPrograms:
+        """The same, with the seconds of learning on a clock."""
         return self._replace(
-            rollout=clock.timed("rollout", self.rollout),
-            log_probs=clock.timed("learn", self.log_probs),
-            update=clock.timed("learn", self.update),
-        )
+            log_probs=clock.timed("learn", self.log_probs), update=clock.timed("learn", self.update)
+        )  # fmt: skip
 
 
 def rl_sampling(config: RlConfig) -> Sampling:
@@ -50,21 +57,32 @@ def rl_sampling(config: RlConfig) -> Sampling:
     )
 
 
-def rl_programs(config: RlConfig, policy: Policy, optimizer: optax.GradientTransformation, mesh: Mesh) -> RlPrograms:
-    """The programs of a run; each compiles at its first call.
+def sampling_programs(config: RlConfig, policy: Policy, mesh: Mesh | None) -> SamplingPrograms:
+    """The sampler's programs of a run; each compiles at its first call.
 
     Args:
       config: the run's.
       policy: model and language.
-      optimizer: of the gradient step.
-      mesh: over which images are split.
+      mesh: over which images are split; None runs on one device.
     """
-    return RlPrograms(
+    return SamplingPrograms(
         rollout=make_rollout(
             policy, rl_sampling(config), reward=config.reward_spec, seed=config.seed, mesh=mesh,
             token_credit=config.credit == "token",
         ),
         inject=make_injection(policy, below=config.inject_below, reward=config.reward_spec, mesh=mesh),
+    )  # fmt: skip
+
+
+def learning_programs(config: RlConfig, policy: Policy, optimizer: optax.GradientTransformation) -> LearningPrograms:
+    """The learner's programs of a run; each compiles at its first call, for the mesh in use.
+
+    Args:
+      config: the run's.
+      policy: model and language.
+      optimizer: of the gradient step.
+    """
+    return LearningPrograms(
         log_probs=make_old_log_probs(
             policy.model, policy.grammar, temperature=config.temperature, microbatches=config.microbatches
         ),

@@ -18,6 +18,8 @@ from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.partition import partition_specs
 
 Tree = TypeVar("Tree")
+NO_MESH = Mesh(np.empty((), object), ())
+"""`jax.set_mesh(NO_MESH)`: for work with arrays of several meshes, inside the `set_mesh` of one of them."""
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, shape: MeshConfig | None = None) -> Mesh:

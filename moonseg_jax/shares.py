@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from moonseg_jax.processes import Team, gathered_from
 
 Rows = Mapping[str, np.ndarray]
 """Named arrays of one length."""
 
 
-def together(own: Rows) -> dict[str, Any]:
-    """All processes' rows, the same on every one of them; all must call it.
+def together(own: Rows, team: Team) -> dict[str, Any]:
+    """The rows of all of a team of processes, the same on every one of them; all of it must call.
 
     Returns:
       `rows`, one process's behind the other's, and `counts`, how many each has.
     """
     length = len(next(iter(own.values())))
-    if jax.process_count() == 1:
-        return {"rows": dict(own), "counts": np.array([length])}
-    counts = np.asarray(multihost_utils.process_allgather(np.array([length]))).reshape(-1)
+    counts = gathered_from(team, np.array([length])).reshape(-1)
     longest = max(int(counts.max()), 1)
     rows = {}
     for name, values in own.items():
         padded = np.zeros((longest, *values.shape[1:]), values.dtype)
         padded[:length] = values
         # As bytes: JAX would turn whole numbers of 64 bits into ones of 32.
-        of_all = np.asarray(multihost_utils.process_allgather(np.frombuffer(padded.tobytes(), np.uint8)))
+        of_all = gathered_from(team, np.frombuffer(padded.tobytes(), np.uint8))
         parts = [np.frombuffer(part.tobytes(), values.dtype).reshape(padded.shape) for part in of_all]
         rows[name] = np.concatenate([part[:count] for part, count in zip(parts, counts, strict=True)])
     return {"rows": rows, "counts": counts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from jax.sharding import Mesh
 from data_pipelines.augmentation.augment import augment
 from data_pipelines.loader import scene_batches
 from data_pipelines.source import open_split
-from moonseg_jax.axes import ENGINES
 from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.crop_features import feature_source
 from moonseg_jax.errors import UserError
@@ -28,15 +26,19 @@ from moonseg_jax.learner.state import LearnerState, init_state
 from moonseg_jax.loop import USUAL, Loop, Sitting
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
 from moonseg_jax.pairs import PairBuffer
+from moonseg_jax.placement.roles import Roles, assign_roles
+from moonseg_jax.placement.supply import closing
+from moonseg_jax.placement.weights import as_they_arrive
 from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refiner_evaluation import refined_evaluation
-from moonseg_jax.rl_programs import rl_programs, rl_sampling
+from moonseg_jax.rl_programs import learning_programs, rl_sampling
+from moonseg_jax.rl_supply import images_per_engine, open_supply, sample_only
 from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
-from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters, row_shards
+from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters
 from moonseg_jax.stage_programs import policy_program, refiner_program, sft_program
 from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
@@ -70,7 +72,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool, sitting: Sitting
     box_step = sft_program(config, learning, optimizer, tokens=BOX_AND_MOVE)
     path_step = sft_program(config, learning, optimizer)
     change = functools.partial(augment, config.augmentation) if config.augmentation != AS_THEY_ARE else None
-    loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), change)
+    loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), transform=change)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
         shown=SFT_SHOWN, averaged=_averaged_policy(config), sitting=sitting,
@@ -88,55 +90,56 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool, sitting: Sitting
 
 def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting = USUAL) -> None:
     """Reinforcement learning: sample groups, draw and score them, update the policy; keep the pairs they make."""
-    mesh = make_mesh(shape=config.mesh)
-    policy, params = load_policy(Path(config.start_from), config.model)
-    policy = policy.computing_in(config.dtype).rematerialising(config.remat)
+    roles = assign_roles(config.placement, config.mesh)
+    policy = _sampling_policy(config)
+    loader = _loader(config, _prompt_collation(config, policy), roles.share)
+    if not roles.learns:
+        return sample_only(config, roles, policy, loader, sitting)
+
+    mesh, learners = roles.learner, len(roles.learners)
+    params = load_policy(Path(config.start_from), config.model)[1]
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     trained, frozen = config.trainable.divide(params, config.seed)
     state = put_parameters(mesh, init_state({"policy": trained}, optimizer, frozen))
     reference = put_parameters(mesh, params) if config.loss.needs_reference or config.log_reference_kl else None
-
-    layout = policy.layout(config.phrases_per_image, config.crops)
-    loader = _loader(config, functools.partial(_prompts_and_targets, layout, False))
-    sampling = rl_sampling(config)
-    require_memory(
-        config.model, sampling, _images_per_engine(config, mesh), config.phrases_per_image,
-        parameters=bytes_of((state, reference)), available=device_memory(),
-    )  # fmt: skip
-    programs = rl_programs(config, policy, optimizer, mesh)
+    _require_memory(config, roles, policy, (state, reference))
     buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
-    kept = KeptRollouts(run.path, config.keep_rollouts, resume, jax.process_index(), jax.process_count())
+    kept = KeptRollouts(run.path, config.keep_rollouts, resume, roles.process, learners)
     loop = Loop(
         config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
         export=_export_policy(config), extra=buffer, shown=RL_SHOWN, averaged=_averaged_policy(config),
-        sitting=sitting,
+        sitting=sitting, team=roles.learners,
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
-    read = loop.clock.timed("data", lambda: put_batch(mesh, next(loader)))
     policy_of = policy_program(config.trainable)
-    watch = _watch(config, policy, policy_of, reference, programs.log_probs, loop, mesh)
-    rollout, inject, log_probs, update, draw_pairs = programs.timed(loop.clock)
-    with jax.set_mesh(mesh), loop, kept:
+    supply = open_supply(
+        config, roles, policy, lambda state: policy_of(state.params["policy"], state.frozen), loop, loader,
+        resume=resume,
+    )  # fmt: skip
+    log_probs, update, draw_pairs = learning_programs(config, policy, optimizer).timed(loop.clock)
+    watch = _watch(config, policy, policy_of, reference, log_probs, loop, mesh)
+    with jax.set_mesh(mesh), loop, kept, closing(supply):
         if not resume:
             loop.judge(0, state)
         for step in loop.steps():
-            with loop.repeatable(step, state, loader):
-                batch, targets = read()
-                current = policy_of(state.params["policy"], state.frozen)
-                rollouts, scored, drawn, sums = rollout(current, batch, targets.lengths, step)
-                taught, paid, injected = inject(current, batch, targets, rollouts, scored, step)
-                old = log_probs(current, batch, taught) if config.loss.needs_old_log_probs else None
-                del current  # Of low-rank factors it is a copy, which the update has no room for.
+            version, batch, targets, experience = supply.take(step, state)
+            rollouts, scored, drawn = experience.rollouts, experience.scored, experience.drawn
+            taught, paid = experience.taught
+            old = None
+            if config.loss.needs_old_log_probs:
+                old = log_probs(policy_of(state.params["policy"], state.frozen), batch, taught)
             for _ in range(config.updates_per_rollout):
                 state, learned = update(state, reference, batch, targets, taught, paid, old)
             prompts = jnp.repeat(batch.example_ids.reshape(-1), config.group)
-            buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, step)))
+            buffer.add(local_rows(draw_pairs(prompts, drawn.box, drawn.edges, scored.iou, version)))
             if config.keep_rollouts:
                 kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
             watched = watch(step, state, batch, targets.lengths, rollouts)
-            loop.after_step(step, state, loader, {**sums, **learned, **injected, **watched})
-        file = buffer.save(run.path / PAIRS_FILE, jax.process_index(), jax.process_count())
+            loop.record({**experience.sums, **learned, **watched})
+            supply.settle(step, state)
+            loop.after_step(step, state, supply, supply.figures(), supply.in_flight)
+        file = buffer.save(run.path / PAIRS_FILE, roles.process, learners)
         loop.note(f"{len(buffer)} coarse-to-ground-truth pairs in {file}")
 
 
@@ -203,6 +206,26 @@ def _supervised(
     return _prompts_and_targets(layout, random_order, scenes, seed)
 
 
+def _sampling_policy(config: RlConfig) -> Policy:
+    policy = Policy.from_config(config.model)
+    return policy.computing_in(config.dtype).rematerialising(config.remat)
+
+
+def _prompt_collation(config: RlConfig, policy: Policy) -> Any:
+    layout = policy.layout(config.phrases_per_image, config.crops)
+    return functools.partial(_prompts_and_targets, layout, False)
+
+
+def _require_memory(config: RlConfig, roles: Roles, policy: Policy, held: Any) -> None:
+    """Refuses rollouts that do not fit beside what a sampling device holds: the learner's state, or its own weights."""
+    if config.placement.overlaps:
+        held = as_they_arrive(policy.shapes(), config.placement.dtype)
+    require_memory(
+        config.model, rl_sampling(config), images_per_engine(config, roles), config.phrases_per_image,
+        parameters=bytes_of(held), available=device_memory(),
+    )  # fmt: skip
+
+
 def _watch(
     config: RlConfig, policy: Policy, policy_of: Any, reference: Any, log_probs: Any, loop: Loop, mesh: Mesh
 ) -> Any:
@@ -214,10 +237,12 @@ def _watch(
     measure_kl = make_reference_kl(log_probs)
     measures_kl = config.log_reference_kl and not config.loss.needs_reference
 
+    splits_time = config.split_rollout_time and not config.placement.overlaps
+
     def watch(
         step: int, state: LearnerState, batch: PromptBatch, lengths: Any, rollouts: Rollouts
     ) -> dict[str, SumAndCount]:
-        if config.split_rollout_time and not loop.clock.knows_inside:
+        if splits_time and not loop.clock.knows_inside:
             params = policy_of(state.params["policy"], state.frozen)
             parts = part_seconds(
                 policy, config.reward_spec, params, batch, lengths, rollouts, mesh, config.credit == "token"
@@ -228,26 +253,14 @@ def _watch(
     return watch
 
 
-def _images_per_engine(config: RlConfig, mesh: Mesh) -> int:
-    """How many images of a batch each rollout engine takes; micro-batches take equal parts of every learner's."""
-    shares = row_shards(mesh)
-    images = config.images_per_batch // shares
-    if images % config.microbatches:
-        raise UserError(
-            f"microbatches is {config.microbatches}, which does not divide the {images} images of each of the "
-            f"{shares} shares of the mesh (images_per_batch is {config.images_per_batch}): change either"
-        )
-    return config.images_per_batch // math.prod(mesh.shape[name] for name in ENGINES) or 1
-
-
-def _loader(config: LoopConfig, collate: Any, transform: Any = None) -> Any:
-    """This process's share of an endless, shuffled stream of batches."""
-    processes = jax.process_count()
+def _loader(config: LoopConfig, collate: Any, share: tuple[int, int] | None = None, transform: Any = None) -> Any:
+    """A share of an endless, shuffled stream of batches; by default one of as many as there are processes."""
+    index, shares = share or (jax.process_index(), jax.process_count())
     source = open_split(config.data, config.train_split, at_least=config.images_per_batch)
     return scene_batches(
-        source, collate, images_per_batch=config.images_per_batch // processes,
-        phrases_per_image=config.phrases_per_image, seed=config.seed, shard_index=jax.process_index(),
-        shard_count=processes, threads=config.loader_threads, transform=transform,
+        source, collate, images_per_batch=config.images_per_batch // shares,
+        phrases_per_image=config.phrases_per_image, seed=config.seed, shard_index=index, shard_count=shares,
+        threads=config.loader_threads, transform=transform,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from moonseg_jax.learner.trainable import LoraConfig, Trainable
 from moonseg_jax.loggers import LIBRARIES, LoggerName
 from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.model.stacks import Remat
+from moonseg_jax.placement_config import PlacementConfig
 from moonseg_jax.rewards import RewardSpec
 from moonseg_jax.rewards.shapes import shape
 
@@ -23,6 +24,9 @@ NO_FACTORS = LoraConfig()
 """Matrices are trained themselves."""
 EVERYONE_ITS_EXAMPLES = MeshConfig()
 """The mesh of a run that names none: parameters whole on every device."""
+
+TAKING_TURNS = PlacementConfig()
+"""All devices sample, then all learn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,7 +200,9 @@ class RlConfig(PolicyConfig):
     is held in memory; where the loss has a KL term it is logged in any case, over all steps."""
     split_rollout_time: bool = True
     """Time encoding, prefill and scoring once, on the first batch, as programs of their own, so that logs can split
-    the time of rollouts."""
+    the time of rollouts; only where the same devices sample and learn."""
+    placement: PlacementConfig = TAKING_TURNS
+    """Which devices sample while others learn; `mesh` is that of the devices that learn."""
 
     def __post_init__(self) -> None:
         """Refuses groups that leave nothing to compare, and settings that cannot work together.
@@ -212,15 +218,24 @@ class RlConfig(PolicyConfig):
         if self.keep_rollouts < 0:
             raise ConfigError(f"keep_rollouts is {self.keep_rollouts}: it must not be negative")
         _ = self.reward_spec
-        if self.loss.ratio == "none" and self.updates_per_rollout > 1 and self.loss.correction_cap is None:
-            raise ConfigError(
-                f"loss.ratio is none, which is right for samples of the current policy only, but updates_per_rollout "
-                f"is {self.updates_per_rollout}: set it to 1, set loss.correction_cap (2 is usual), or take ratios"
-            )
+        self._check_staleness()
         self._check_injection()
         self._check_credit()
         if self.loss.overlong_weight:
             overlong_buffer(self.loss, self.model.paths.max_new_tokens)
+
+    def _check_staleness(self) -> None:
+        if self.loss.ratio != "none" or self.loss.correction_cap is not None:
+            return
+        for stale, setting in (
+            (self.updates_per_rollout > 1, f"updates_per_rollout is {self.updates_per_rollout}: set it to 1"),
+            (self.placement.overlaps, f"placement.kind is {self.placement.kind}: set it to colocated"),
+        ):
+            if stale:
+                raise ConfigError(
+                    f"loss.ratio is none, which is right for samples of the current policy only, but {setting}, set "
+                    "loss.correction_cap (2 is usual), or take ratios"
+                )
 
     def _check_injection(self) -> None:
         if not 0 <= self.inject_below <= 1:

@@ -9,7 +9,7 @@ ROWS = {"a": np.arange(7), "b": np.arange(14).reshape(7, 2)}
 
 
 def test_one_process_has_all_rows_back():
-    state = together(ROWS)
+    state = together(ROWS, (0,))
     for name, values in own_share(state, 0, 1).items():
         np.testing.assert_array_equal(values, ROWS[name])
 

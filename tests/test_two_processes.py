@@ -28,7 +28,7 @@ port, index, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.distributed.initialize(f"localhost:{port}", 2, index)
 from moonseg_jax.shares import own_share, together
 own = {"a": np.arange(3 * index) + 10 * index, "b": np.ones((3 * index, 2), np.float32) * index}
-state = together(own)
+state = together(own, (0, 1))
 again = own_share(state, index, 2)
 assert all((again[name] == own[name]).all() and again[name].dtype == own[name].dtype for name in own)
 np.savez(out, counts=state["counts"], **state["rows"])

@@ -23,7 +23,7 @@ from moonseg_jax.model.refiner import head_shapes, make_head
 from moonseg_jax.partition import partition_specs
 from moonseg_jax.plan.stand_in import PHRASE
 from moonseg_jax.policy import Policy
-from moonseg_jax.rl_programs import rl_programs, rl_sampling
+from moonseg_jax.rl_programs import learning_programs, rl_sampling, sampling_programs
 from moonseg_jax.sharding import batch_sharding, row_shards
 from moonseg_jax.stage_programs import refiner_program, sft_program
 from moonseg_jax.train_config import PolicyConfig, RefinerConfig, RlConfig, SftConfig
@@ -99,13 +99,20 @@ def _sft(config: SftConfig, mesh: Mesh) -> list[Program]:
     return [Program(name="step", run=sft_program(config, policy, optimizer), arguments=(state, batch, targets))]
 
 
-def _rl_parts(config: RlConfig, mesh: Mesh) -> tuple[Any, Any, Any, PromptBatch, TargetBatch, Any]:
+def _rl_parts(config: RlConfig, mesh: Mesh) -> tuple[Any, Any, Any, Any, PromptBatch, TargetBatch]:
     policy = Policy.from_config(config.model).computing_in(config.dtype).rematerialising(config.remat)
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     state = _learner_state(config, policy, optimizer, mesh)
     reference = _placed(policy.shapes(), mesh) if config.loss.needs_reference or config.log_reference_kl else None
     batch, targets = _batch(policy.layout(config.phrases_per_image, config.crops), config.images_per_batch, mesh)
-    return rl_programs(config, policy, optimizer, mesh), state, reference, batch, targets, policy
+    return (
+        sampling_programs(config, policy, mesh),
+        learning_programs(config, policy, optimizer),
+        state,
+        reference,
+        batch,
+        targets,
+    )
 
 
 def _learner_state(config: PolicyConfig, policy: Policy, optimizer: Any, mesh: Mesh) -> Any:
@@ -122,7 +129,7 @@ def _current(config: PolicyConfig, state: Any, mesh: Mesh) -> Any:
 
 
 def _rollout(config: RlConfig, mesh: Mesh) -> list[Program]:
-    programs, state, reference, batch, targets, _ = _rl_parts(config, mesh)
+    sampling, _, state, reference, batch, targets = _rl_parts(config, mesh)
     engines = math.prod(mesh.shape[name] for name in ENGINES)
     images = max(config.images_per_batch // engines, 1)
     sizes = rl_sampling(config).sizes(images, config.phrases_per_image)
@@ -133,7 +140,7 @@ def _rollout(config: RlConfig, mesh: Mesh) -> list[Program]:
     held = bytes_per_device((state, reference)) - (0 if copied else bytes_per_device(current))
     return [
         Program(
-            name="rollout", run=programs.rollout,
+            name="rollout", run=sampling.rollout,
             arguments=(current, batch, targets.lengths, _scalar(mesh)), resident=held,
             endless_turns=max(turns * sizes.images_per_prefill // images, 1),
         )
@@ -141,10 +148,10 @@ def _rollout(config: RlConfig, mesh: Mesh) -> list[Program]:
 
 
 def _rl_learn(config: RlConfig, mesh: Mesh) -> list[Program]:
-    programs, state, reference, batch, targets, _ = _rl_parts(config, mesh)
+    sampling, learning, state, reference, batch, targets = _rl_parts(config, mesh)
     prompts = (_current(config, state, mesh), batch, targets.lengths, _scalar(mesh))
     with jax.set_mesh(mesh):
-        rollouts, scored, _, _ = jax.eval_shape(programs.rollout, *prompts)
+        rollouts, scored, _, _ = jax.eval_shape(sampling.rollout, *prompts)
     rows = NamedSharding(mesh, P(ENGINES))
     layered = NamedSharding(mesh, P(None, ENGINES))
     experts = _with(layered, rollouts.experts)
@@ -154,7 +161,7 @@ def _rl_learn(config: RlConfig, mesh: Mesh) -> list[Program]:
     held = bytes_per_device(reference) if reference is not None and used is None else 0
     return [
         Program(
-            name="step", run=programs.update, arguments=(state, used, batch, targets, rollouts, scored),
+            name="step", run=learning.update, arguments=(state, used, batch, targets, rollouts, scored),
             times=config.updates_per_rollout, resident=held,
         )
     ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Who samples and who learns, and what passes between them."""

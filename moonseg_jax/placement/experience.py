@@ -1,0 +1,83 @@
+"""What sampling gives to learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from moonseg_jax.axes import ROWS
+from moonseg_jax.rl_programs import SamplingPrograms
+from moonseg_jax.rollout.score import Drawn
+from moonseg_jax.types import PromptBatch, Rollouts, Scored, SumAndCount, TargetBatch
+
+ROUTING = "experts"
+"""Field of rollouts whose rows lie along the second dimension, behind the layers; all others' come first."""
+
+
+class Experience(NamedTuple):
+    """A batch's rollouts with all that is made of them where they are sampled."""
+
+    rollouts: Rollouts
+    scored: Scored
+    drawn: Drawn
+    given: tuple[Rollouts, Scored] | None
+    """Rollouts and scores with the traced paths that were put beside hopeless groups; None where nothing is ever."""
+    sums: dict[str, SumAndCount]
+    """Figures of all prompts."""
+
+    @property
+    def taught(self) -> tuple[Rollouts, Scored]:
+        """What is learned from."""
+        return self.given or (self.rollouts, self.scored)
+
+
+Sample = Callable[[Any, PromptBatch, TargetBatch, Any], Experience]
+"""(parameters, batch, targets, step that will learn from it) → experience."""
+
+
+def make_sample(programs: SamplingPrograms, *, injects: bool) -> Sample:
+    """Sampling, drawing, scoring and the rescue of hopeless groups."""
+
+    def sample(params: Any, batch: PromptBatch, targets: TargetBatch, step: Any) -> Experience:
+        rollouts, scored, drawn, sums = programs.rollout(params, batch, targets.lengths, step)
+        taught, paid, injected = programs.inject(params, batch, targets, rollouts, scored, step)
+        return Experience(rollouts, scored, drawn, (taught, paid) if injects else None, {**sums, **injected})
+
+    return sample
+
+
+def row_axes(experience: Any) -> Any:
+    """For every leaf the dimension that its rows lie along; -1 of figures, which are of all rows."""
+
+    def axis(path: tuple[Any, ...], leaf: Any) -> int:
+        names = {getattr(part, "name", None) for part in path}
+        return -1 if not leaf.ndim else int(ROUTING in names)
+
+    return jax.tree_util.tree_map_with_path(axis, experience)
+
+
+def experience_shapes(sample: Sample, params: Any, batch: Any, images: int) -> Experience:
+    """Shapes of the experience of so many images.
+
+    Args:
+      sample: compiled for one device.
+      params: shapes of the parameters that sample.
+      batch: (prompts, targets) of any number of images.
+      images: how many.
+    """
+    prompts, targets = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), leaf.dtype), batch)
+    return jax.eval_shape(sample, params, prompts, targets, jax.ShapeDtypeStruct((), "int32"))
+
+
+def lying_on(mesh: Mesh, shapes: Experience) -> Experience:
+    """The same shapes with the shardings that a learner's experience has."""
+
+    def placed(leaf: Any, axis: int) -> jax.ShapeDtypeStruct:
+        spec = P() if axis < 0 else P(*[None] * axis, ROWS)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(placed, shapes, row_axes(shapes))
