@@ -29,6 +29,8 @@ MAY_DIFFER_ON_RESUME = (
     "steps", "box_steps", "eval_every", "eval_scenes", "checkpoint_every", "log_every", "keep_rollouts",
     "max_skipped_steps", "loggers", "log_reference_kl", "split_rollout_time",
     "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor",
+    "placement.kind", "placement.sampling", "placement.dtype", "placement.mesh.data", "placement.mesh.fsdp",
+    "placement.mesh.expert", "placement.mesh.tensor",
 )  # fmt: skip
 """Settings a resumed run may change: how long it is, how often it reports, how many failures it bears, and the devices
 it runs on."""

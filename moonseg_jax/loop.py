@@ -56,6 +56,8 @@ class InFlight(NamedTuple):
     """Of the policy that sampled: how many steps it had taken."""
     arrays: Any
     """On the learner's mesh."""
+    learners: int
+    """Processes whose shares of the batch its rows are, one behind the other."""
 
 
 class Extra(Protocol):
@@ -120,6 +122,8 @@ class Loop:
         self._sitting, self._stop = sitting, StopRequest(sitting.grace, quiet=not self._is_main)
         self._unjudged: LearnerState | None = None
         self._restored: Mapping[str, Any] = {}
+        self._progress: Progress | None = None
+        self._early_notes: list[str] = []
 
     def restore(self, state: LearnerState, loader: Any) -> LearnerState:
         """Goes on from the newest checkpoint: state, loader position, metrics, and sums not logged yet.
@@ -146,11 +150,13 @@ class Loop:
     @property
     def version_in_flight(self) -> int | None:
         """After `restore`: the policy version of what was saved as `InFlight`; None where nothing was."""
-        return int(self._restored["in_flight"]) if "in_flight" in self._restored else None
+        return int(self._restored["in_flight"]["version"]) if "in_flight" in self._restored else None
 
-    def restore_in_flight(self, like: Any) -> Any:
-        """After `restore`: the arrays that were saved as `InFlight`, in the shapes and shardings of `like`."""
-        return self._checkpoints.restore_in_flight(self._first, like)
+    def restore_in_flight(self, like: Any) -> InFlight:
+        """After `restore`: what was saved as `InFlight`, its arrays in the shapes and shardings of `like`."""
+        saved = self._restored["in_flight"]
+        arrays = self._checkpoints.restore_in_flight(self._first, like)
+        return InFlight(int(saved["version"]), arrays, int(saved["learners"]))
 
     @property
     def first_step(self) -> int:
@@ -167,6 +173,8 @@ class Loop:
         self._stop.__enter__()
         self._progress = Progress(self.run.kind, self.config.steps, start=self._first, enabled=self._is_main)
         self._progress.__enter__()
+        for text in self._early_notes:
+            self.note(text)
         if self._first >= self.config.steps:
             self.note(f"{self._first} steps are done and steps is {self.config.steps}: nothing to do, raise --steps")
         unjudged, self._unjudged = self._unjudged, None
@@ -176,7 +184,8 @@ class Loop:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Gives back signals and display, waits for writes."""
-        self._progress.__exit__(kind, error, trace)
+        if self._progress is not None:
+            self._progress.__exit__(kind, error, trace)
         self._stop.__exit__(kind, error, trace)
         for logger in self._loggers:
             logger.close()
@@ -286,7 +295,7 @@ class Loop:
         """A checkpoint after `done` steps: all that the next sitting needs to be as if it were this one."""
         rest = {"loader": position, "run": np.frombuffer(self.run.identity.encode(), np.uint8)}
         if in_flight is not None:
-            rest["in_flight"] = in_flight.version
+            rest["in_flight"] = {"version": in_flight.version, "learners": in_flight.learners}
         if self._sums:
             rest["sums"] = _packed_sums(jax.device_get(self._sums))
         if unjudged:
@@ -326,7 +335,7 @@ class Loop:
         return agreed_stop(self._stop)
 
     def _end(self, done: int, number: int) -> NoReturn:
-        self._progress.note(self._stopped(done))
+        self.note(self._stopped(done))
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def _stopped(self, done: int) -> str:
@@ -344,15 +353,18 @@ class Loop:
             best = self._best()
             is_best = best is None or value > best
             shown = "  ".join(f"{name} {figure:.3f}" for name, figure in figures.items())
-            self._progress.note(f"step {done}: held-out {shown}" + ("  (best so far)" if is_best else ""))
+            self.note(f"step {done}: held-out {shown}" + ("  (best so far)" if is_best else ""))
             self._export(self.run.path / "last", params)
             if is_best:
                 self._export(self.run.path / "best", params)
                 write_json(self.run.path / BEST_FILE, {"step": done, self._judged_by: value})
 
     def note(self, text: str) -> None:
-        """A line that stays on the screen."""
-        self._progress.note(text)
+        """A line that stays on the screen; once there is a display, if there is none yet."""
+        if self._progress is None:
+            self._early_notes.append(text)
+        else:
+            self._progress.note(text)
 
     def _best(self) -> float | None:
         file = self.run.path / BEST_FILE
@@ -388,7 +400,8 @@ class Loop:
         if skipped > before:
             self.note(f"step {done}: {skipped - before} steps skipped, their loss or gradient was not finite")
         shown = {name: figures[name] for name in self._shown if name in figures}
-        self._progress.update(done, shown, shares(split))
+        if self._progress is not None:
+            self._progress.update(done, shown, shares(split))
         self._sums, self._skipped, self._since = {}, skipped, now
 
     def _write(self, done: int, figures: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from moonseg_jax.axes import ENGINES
@@ -51,6 +52,8 @@ def open_supply(
     sample = _sample(config, policy, roles.sampler, loop.clock)
     if not config.placement.overlaps:
         placed = loop.clock.timed("data", lambda: put_batch(roles.learner, next(loader)))
+        if resume and loop.version_in_flight is not None:
+            _drop(config, loop)
         return TakingTurns(loop, loader, placed, sample, policy_of)
     shapes, dtype = policy.shapes(), config.placement.dtype
     sampler: Sampler
@@ -59,7 +62,7 @@ def open_supply(
         sampler = SamplersOnOtherHosts(exchange, _shapes_of(config, policy, len(roles.groups)))
     else:
         sampler = SamplerWithinHosts(WithinHosts(roles.learner, roles.sampler, shapes, dtype), roles.sampler, sample)
-    supply = SamplingAhead(loop, loader, read, sampler, policy_of, roles.learner)
+    supply = SamplingAhead(loop, loader, read, sampler, policy_of, roles.learner, len(roles.learners))
     if resume:
         of_all = _shapes_of(config, policy, 1)
         supply.resume(lambda batch: lying_on(roles.learner, of_all(batch)))
@@ -100,6 +103,16 @@ def images_per_engine(config: RlConfig, roles: Roles) -> int:
         )
     engines = len(roles.groups) * math.prod(roles.sampler.shape[name] for name in ENGINES)
     return config.images_per_batch // engines or 1
+
+
+def _drop(config: RlConfig, loop: Loop) -> None:
+    """Says and counts that samples in flight, saved by a run that sampled ahead, are not learned from."""
+    samples = config.images_per_batch * config.phrases_per_image * config.group
+    loop.note(
+        f"{samples} samples in flight were dropped: they are of policy version {loop.version_in_flight}, and step "
+        f"{loop.first_step} learns from its own"
+    )
+    loop.record({"dropped_rollouts": (np.float32(samples), np.float32(1.0))})
 
 
 def _sample(config: RlConfig, policy: Policy, mesh: Mesh | None, clock: StepClock | None = None) -> Sample:

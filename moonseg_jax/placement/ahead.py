@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from moonseg_jax.learner.state import LearnerState
 from moonseg_jax.loop import InFlight, Loop
-from moonseg_jax.placement.experience import Experience, Sample
+from moonseg_jax.placement.experience import Experience, Sample, shared_out_again
 from moonseg_jax.placement.supply import Lot, PolicyOf
 from moonseg_jax.placement.within_hosts import WithinHosts
 from moonseg_jax.placement_config import LAG
@@ -104,6 +104,7 @@ class SamplingAhead:
         sampler: Sampler,
         policy_of: PolicyOf,
         learner: Mesh,
+        learners: int,
     ):
         """Samples nothing yet.
 
@@ -114,7 +115,9 @@ class SamplingAhead:
           sampler: those who sample.
           policy_of: state → parameters.
           learner: mesh of the devices that learn.
+          learners: processes that learn.
         """
+        self._learners = learners
         self._loop, self._loader, self._read, self._sampler = loop, loader, read, sampler
         self._policy_of, self._mesh = policy_of, learner
         self._position = loader.get_state()
@@ -140,13 +143,16 @@ class SamplingAhead:
             self._dropped = shapes.rollouts.lengths.shape[0]
             return
         self._placed = put_batch(self._mesh, batch)
-        self._waiting = InFlight(version, self._loop.restore_in_flight(shapes))
+        saved = self._loop.restore_in_flight(shapes)
+        images = self._learners * batch[0].valid.shape[0]
+        arrays = shared_out_again(saved.arrays, images, saved.learners, self._learners)
+        self._waiting = InFlight(version, arrays, self._learners)
 
     def take(self, step: int, state: LearnerState) -> Lot:
         """What was sampled ahead; at first, or where a restart lost it, what is sampled now. Begins the next one."""
         if self._waiting is None:
             self._begin(step, state)
-            self._waiting = InFlight(int(step), self._sampler.finish())
+            self._waiting = InFlight(int(step), self._sampler.finish(), self._learners)
         waiting, placed = self._waiting, self._placed
         self._waiting = None
         if step + 1 < self._loop.config.steps:
@@ -171,7 +177,7 @@ class SamplingAhead:
         jax.block_until_ready(state.step)
         since = time.perf_counter()
         with self._loop.awaiting(step, state, self):
-            self._waiting = InFlight(step, self._sampler.finish())
+            self._waiting = InFlight(step, self._sampler.finish(), self._learners)
         self._wait_seconds = time.perf_counter() - since
 
     def get_state(self) -> Any:

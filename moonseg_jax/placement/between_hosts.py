@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from moonseg_jax.axes import ROWS
 from moonseg_jax.placement.experience import Experience, row_axes
 from moonseg_jax.placement.roles import Roles, devices_of
-from moonseg_jax.placement.weights import Weight, travelling_weights
+from moonseg_jax.placement.weights import Weight, in_loads, travelling_weights
 from moonseg_jax.processes import wait_for_all
 
 ROLE = "role"
@@ -68,31 +68,47 @@ class BetweenHosts:
         """
         self._meet()
         leaves = [None] * len(self._weights) if params is None else jax.tree.leaves(params)
-        arrived = [self._moved(leaf, weight) for leaf, weight in zip(leaves, self._weights, strict=True)]
+        arrived: list[Any] = [None] * len(leaves)
+        for load in in_loads(self._weights):
+            weights = [self._weights[number] for number in load]
+            given = None if params is None else [leaves[number] for number in load]
+            moved = self._in_layers(given, weights[0]) if weights[0].layers else self._whole(given, weights)
+            for number, leaf in zip(load, moved or [], strict=params is None):
+                arrived[number] = leaf
         return None if self._roles.learns else jax.tree.unflatten(self._structure, arrived)
 
-    def _moved(self, leaf: jax.Array | None, weight: Weight) -> jax.Array | None:
-        here, there = weight.specs_of_piece()
-        target = NamedSharding(self._roles.sampler, weight.sampler)
-        if not weight.layers:
-            sent = None if leaf is None else _cast(self._roles.learner, here, weight.dtype)(leaf)
-            piece = self._summed(sent, weight, here)
-            return None if self._roles.learns else jax.jit(_same, out_shardings=target)(piece)
-        stack = None if self._roles.learns else jnp.zeros(weight.shape, weight.dtype, device=target)
-        for layer in range(weight.layers):
-            sent = None if leaf is None else _cast_layer(self._roles.learner, here, weight.dtype)(leaf, layer)
-            piece = self._summed(sent, weight, here)
-            if stack is not None:
-                settled = jax.jit(_same, out_shardings=NamedSharding(self._roles.sampler, there))(piece)
-                stack = _placed(target)(stack, settled, layer)
-        return stack
+    def _whole(self, leaves: list[Any] | None, weights: list[Weight]) -> list[jax.Array] | None:
+        sent = None
+        if leaves is not None:
+            sent = _cast(self._roles.learner, *_specs_and_dtypes(weights))(leaves)
+        pieces = self._for_all_roles(sent, weights)
+        if self._roles.learns:
+            return None
+        targets = [NamedSharding(self._roles.sampler, weight.sampler) for weight in weights]
+        return list(jax.jit(_same, out_shardings=targets)(pieces))
 
-    def _summed(self, piece: jax.Array | None, weight: Weight, spec: P) -> jax.Array:
-        """A learner's piece, on every slice's devices as it lies on the learner's."""
-        placed = NamedSharding(self._mesh, P(ROLE, *spec))
-        stacked = self._with_roles(piece, weight.piece, weight.dtype, placed)
-        everywhere = _sum_over_roles(self._mesh, P(ROLE, *spec))(stacked)
-        return self._of_own_role(everywhere, NamedSharding(self._own, spec))
+    def _in_layers(self, leaves: list[Any] | None, weight: Weight) -> list[jax.Array] | None:
+        target = NamedSharding(self._roles.sampler, weight.sampler)
+        stack = None if self._roles.learns else jnp.zeros(weight.shape, weight.dtype, device=target)
+        specs, dtypes = _specs_and_dtypes([weight])
+        for layer in range(weight.layers):
+            sent = None if leaves is None else _cast_layer(self._roles.learner, specs[0], dtypes[0])(leaves[0], layer)
+            piece = self._for_all_roles(None if sent is None else [sent], [weight])[0]
+            if stack is not None:
+                there = NamedSharding(self._roles.sampler, weight.specs_of_piece()[1])
+                stack = _placed(target)(stack, jax.jit(_same, out_shardings=there)(piece), layer)
+        return None if stack is None else [stack]
+
+    def _for_all_roles(self, pieces: list[jax.Array] | None, weights: list[Weight]) -> list[jax.Array]:
+        """The learners' pieces, with a dimension of one in front, on one's own slice as they lie on the learners'."""
+        specs, _ = _specs_and_dtypes(weights)
+        given: list[Any] = [None] * len(weights) if pieces is None else pieces
+        stacked = [
+            self._with_roles(own, weight.piece, weight.dtype, spec)
+            for own, weight, spec in zip(given, weights, specs, strict=True)
+        ]
+        everywhere = _sum_over_roles(self._mesh, specs)(stacked)
+        return [self._own_part(leaf, spec) for leaf, spec in zip(everywhere, specs, strict=True)]
 
     def experience(self, sampled: Experience | None, shapes: Experience) -> Experience | None:
         """Hands what all groups sampled to the learners. Everybody must call it.
@@ -105,42 +121,40 @@ class BetweenHosts:
           That of all groups, on the learner's mesh; None for who samples.
         """
         self._meet()
-        axes = row_axes(shapes)
-        given = shapes if sampled is None else sampled
-        moved = jax.tree.map(functools.partial(self._handed_over, sampled is not None), given, shapes, axes)
-        return moved if self._roles.learns else None
-
-    def _handed_over(self, gives: bool, leaf: Any, shape: Any, axis: int) -> jax.Array:
-        spec = P() if axis < 0 else P(*[None] * axis, ROWS)
+        like, structure = jax.tree.flatten(shapes)
+        axes = tuple(jax.tree.leaves(row_axes(shapes)))
+        specs = tuple(P() if axis < 0 else P(*[None] * axis, ROWS) for axis in axes)
         # Collectives know numbers; whether True is one is every backend's own question.
-        dtype = jnp.dtype(jnp.uint8) if shape.dtype == bool else shape.dtype
-        own = (
-            jax.jit(lambda rows: rows.astype(dtype), out_shardings=NamedSharding(self._own, spec))(leaf)
-            if gives
-            else None
-        )
-        placed = NamedSharding(self._mesh, P(ROLE, *spec))
-        stacked = self._with_roles(own, shape.shape, dtype, placed)
-        join = _joined(axis, self._images // len(self._roles.groups), shape.dtype)
-        everywhere = jax.jit(join, out_shardings=NamedSharding(self._mesh, spec))(stacked)
-        shards = [shard.data for shard in everywhere.addressable_shards]
-        return jax.make_array_from_single_device_arrays(everywhere.shape, NamedSharding(self._own, spec), shards)
+        dtypes = tuple(jnp.dtype(jnp.uint8) if leaf.dtype == bool else leaf.dtype for leaf in like)
+        given: list[Any] = [None] * len(like)
+        if sampled is not None:
+            given = _cast(self._own, specs, dtypes)(jax.tree.leaves(sampled))
+        stacked = [
+            self._with_roles(own, leaf.shape, dtype, spec)
+            for own, leaf, dtype, spec in zip(given, like, dtypes, specs, strict=True)
+        ]
+        images = self._images // len(self._roles.groups)
+        everywhere = _join(self._mesh, specs, axes, images, tuple(leaf.dtype for leaf in like))(stacked)
+        if not self._roles.learns:
+            return None
+        own_parts = [self._own_part(leaf, spec) for leaf, spec in zip(everywhere, specs, strict=True)]
+        return jax.tree.unflatten(structure, own_parts)
 
-    def _with_roles(
-        self, own: jax.Array | None, shape: tuple[int, ...], dtype: Any, placed: NamedSharding
-    ) -> jax.Array:
+    def _with_roles(self, own: jax.Array | None, shape: tuple[int, ...], dtype: Any, spec: P) -> jax.Array:
         """The array of all roles, with one's own part; of zeros where one has none."""
+        placed = NamedSharding(self._mesh, P(ROLE, *spec))
         whole = (self._mesh.shape[ROLE], *shape)
         if own is None:
-            part = placed.shard_shape(whole)
-            shards = [jnp.zeros(part, dtype, device=device) for device in placed.addressable_devices]
+            nothing = np.zeros(placed.shard_shape(whole), dtype)
+            shards = [jax.device_put(nothing, device) for device in placed.addressable_devices]
         else:
-            shards = [shard.data[None] for shard in own.addressable_shards]
+            shards = [shard.data for shard in own.addressable_shards]
         return jax.make_array_from_single_device_arrays(whole, placed, shards)
 
-    def _of_own_role(self, everywhere: jax.Array, placed: NamedSharding) -> jax.Array:
-        shards = [shard.data[0] for shard in everywhere.addressable_shards]
-        return jax.make_array_from_single_device_arrays(everywhere.shape[1:], placed, shards)
+    def _own_part(self, everywhere: jax.Array, spec: P) -> jax.Array:
+        """What every slice has, on one's own."""
+        shards = [shard.data for shard in everywhere.addressable_shards]
+        return jax.make_array_from_single_device_arrays(everywhere.shape, NamedSharding(self._own, spec), shards)
 
     def _meet(self) -> None:
         """Waits for everybody: what moves data between hosts gives up after less than a long step takes."""
@@ -148,15 +162,20 @@ class BetweenHosts:
         wait_for_all(f"exchange-{self._meetings}")
 
 
-def _same(piece: jax.Array) -> jax.Array:
-    return piece
+def _specs_and_dtypes(weights: list[Weight]) -> tuple[tuple[P, ...], tuple[Any, ...]]:
+    return tuple(weight.specs_of_piece()[0] for weight in weights), tuple(weight.dtype for weight in weights)
 
 
-def _joined(axis: int, images: int, dtype: Any) -> Any:
-    """Function [roles, …] → what the groups of samplers gave as one: figures added, of rows the first image of every
-    group, then the second of every one, as the learners read them."""
+def _same(pieces: Any) -> Any:
+    return pieces
 
-    def join(stacked: jax.Array) -> jax.Array:
+
+@functools.cache
+def _join(mesh: Mesh, specs: tuple[P, ...], axes: tuple[int, ...], images: int, dtypes: tuple[Any, ...]) -> Any:
+    """Compiled: arrays [roles, …] → what the groups of samplers gave as one: figures added, of rows the first image of
+    every group, then the second of every one, as the learners read them."""
+
+    def joined(stacked: jax.Array, axis: int, dtype: Any) -> jax.Array:
         given = stacked[1:]
         if axis < 0:
             return jnp.sum(given, axis=0)
@@ -166,28 +185,37 @@ def _joined(axis: int, images: int, dtype: Any) -> Any:
         in_turns = jnp.moveaxis(by_image, 0, axis + 1)
         return in_turns.reshape(*lead, groups * rows, *rest).astype(dtype)
 
-    return join
+    def join(leaves: list[jax.Array]) -> list[jax.Array]:
+        return [joined(leaf, axis, dtype) for leaf, axis, dtype in zip(leaves, axes, dtypes, strict=True)]
+
+    return jax.jit(join, out_shardings=[NamedSharding(mesh, spec) for spec in specs])
 
 
 @functools.cache
-def _cast(mesh: Mesh, spec: P, dtype: Any) -> Any:
-    return jax.jit(lambda leaf: leaf.astype(dtype), out_shardings=NamedSharding(mesh, spec))
+def _cast(mesh: Mesh, specs: tuple[P, ...], dtypes: tuple[Any, ...]) -> Any:
+    """Compiled: arrays on a slice → the same, ready to be sent, with a dimension of one in front."""
+
+    def cast(leaves: list[jax.Array]) -> list[jax.Array]:
+        return [leaf.astype(dtype)[None] for leaf, dtype in zip(leaves, dtypes, strict=True)]
+
+    return jax.jit(cast, out_shardings=[NamedSharding(mesh, P(None, *spec)) for spec in specs])
 
 
 @functools.cache
 def _cast_layer(mesh: Mesh, spec: P, dtype: Any) -> Any:
     def layer_of(leaf: jax.Array, layer: Any) -> jax.Array:
-        return jax.lax.dynamic_index_in_dim(leaf, layer, 0, keepdims=False).astype(dtype)
+        return jax.lax.dynamic_slice_in_dim(leaf, layer, 1).astype(dtype)
 
-    return jax.jit(layer_of, out_shardings=NamedSharding(mesh, spec))
+    return jax.jit(layer_of, out_shardings=NamedSharding(mesh, P(None, *spec)))
 
 
 @functools.cache
-def _sum_over_roles(mesh: Mesh, spec: P) -> Any:
-    def add(part: jax.Array) -> jax.Array:
-        return jax.lax.psum(part, ROLE)
+def _sum_over_roles(mesh: Mesh, specs: tuple[P, ...]) -> Any:
+    def add(parts: list[jax.Array]) -> list[jax.Array]:
+        return [jax.lax.psum(part[0], ROLE) for part in parts]
 
-    return jax.jit(jax.shard_map(add, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False), donate_argnums=0)
+    before, after = [P(ROLE, *spec) for spec in specs], list(specs)
+    return jax.jit(jax.shard_map(add, mesh=mesh, in_specs=(before,), out_specs=after, check_vma=False))
 
 
 @functools.cache

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -81,3 +83,31 @@ def lying_on(mesh: Mesh, shapes: Experience) -> Experience:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree.map(placed, shapes, row_axes(shapes))
+
+
+def shared_out_again(experience: Experience, images: int, before: int, now: int) -> Experience:
+    """Rows in the order in which so many learners read a batch, from that of another number of them.
+
+    Of n learners, the i-th reads scenes i, i + n, i + 2 n … of a batch, and its rows are the i-th part of all.
+
+    Args:
+      experience: on a mesh, where it stays as it lies.
+      images: of the batch.
+      before: learners that saved it.
+      now: learners there are.
+    """
+    if before == now:
+        return experience
+    place = np.argsort(np.arange(images).reshape(-1, before).T.reshape(-1))
+    order = place[np.arange(images).reshape(-1, now).T.reshape(-1)]
+
+    def in_order(leaf: jax.Array, axis: int) -> jax.Array:
+        if axis < 0:
+            return leaf
+        lead, rest = leaf.shape[:axis], leaf.shape[axis + 1 :]
+        by_image = leaf.reshape(*lead, images, leaf.shape[axis] // images, *rest)
+        return jnp.take(by_image, order, axis).reshape(leaf.shape)
+
+    axes = row_axes(experience)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, experience)
+    return jax.jit(lambda tree: jax.tree.map(in_order, tree, axes), out_shardings=placed)(experience)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +63,22 @@ def travelling_weights(shapes: Any, learner: Mesh, sampler: Mesh, dtype: Any) ->
         for mesh in (learner, sampler)
     )
     return list(_weights(jax.tree.leaves(shapes), here, there, jnp.dtype(dtype)))
+
+
+def in_loads(weights: Sequence[Weight]) -> Iterator[list[int]]:
+    """Numbers of weights that travel in one program: those in layers alone, others as many as `LARGE` holds."""
+    load, held = list[int](), 0
+    for number, weight in enumerate(weights):
+        if load and (weight.layers or held + weight.bytes > LARGE):
+            yield load
+            load, held = [], 0
+        if weight.layers:
+            yield [number]
+        else:
+            load.append(number)
+            held += weight.bytes
+    if load:
+        yield load
 
 
 def as_they_arrive(shapes: Any, dtype: Any) -> Any:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from moonseg_jax.axes import ENGINES, ROWS
 from moonseg_jax.placement.experience import Experience, row_axes
-from moonseg_jax.placement.weights import Weight, travelling_weights
+from moonseg_jax.placement.weights import Weight, in_loads, travelling_weights
 from moonseg_jax.sharding import put_replicated
 
 
@@ -49,22 +49,40 @@ class WithinHosts:
           params: on the learner's mesh.
         """
         leaves, structure = jax.tree.flatten(params)
-        moved = [self._moved(leaf, weight) for leaf, weight in zip(leaves, self._weights, strict=True)]
+        moved: list[Any] = [None] * len(leaves)
+        for load in in_loads(self._weights):
+            weights = [self._weights[number] for number in load]
+            if weights[0].layers:
+                arrived = [self._in_layers(leaves[load[0]], weights[0])]
+            else:
+                arrived = self._whole([leaves[number] for number in load], weights)
+            for number, leaf in zip(load, arrived, strict=True):
+                moved[number] = leaf
         return jax.tree.unflatten(structure, moved)
 
-    def _moved(self, leaf: jax.Array, weight: Weight) -> jax.Array:
+    def _whole(self, leaves: Sequence[jax.Array], weights: Sequence[Weight]) -> list[jax.Array]:
+        gathered = _gathered(self._learner, tuple(weight.dtype for weight in weights))(leaves)
+        arrived = list[jax.Array]()
+        for here, weight in zip(gathered, weights, strict=True):
+            target, wanted = self._target(weight)
+            parts = [_part(here.addressable_data(0), index, device) for device, index in wanted.items()]
+            arrived.append(jax.make_array_from_single_device_arrays(weight.shape, target, parts))
+        return arrived
+
+    def _in_layers(self, leaf: jax.Array, weight: Weight) -> jax.Array:
+        target, wanted = self._target(weight)
+        stacks = [_empty(target.shard_shape(weight.shape), weight.dtype, device) for device in wanted]
+        for layer in range(weight.layers):
+            here = _gathered_layer(self._learner, weight.dtype)(leaf, layer).addressable_data(0)
+            for number, (device, index) in enumerate(wanted.items()):
+                stacks[number] = _place(stacks[number], _part(here, index[1:], device), layer)
+        return jax.make_array_from_single_device_arrays(weight.shape, target, stacks)
+
+    def _target(self, weight: Weight) -> tuple[NamedSharding, dict[jax.Device, tuple[slice, ...]]]:
+        """How a weight lies on the sampler's mesh, and which part of it each device of this process gets."""
         target = NamedSharding(self._sampler, weight.sampler)
-        wanted = {device: index or () for device, index in target.addressable_devices_indices_map(weight.shape).items()}
-        if not weight.layers:
-            here = _gathered(self._learner, weight.dtype)(leaf)
-            parts = [_part(here, index, device) for device, index in wanted.items()]
-        else:
-            parts = [_empty(target.shard_shape(weight.shape), weight.dtype, device) for device in wanted]
-            for layer in range(weight.layers):
-                here = _gathered_layer(self._learner, weight.dtype)(leaf, layer)
-                for number, (device, index) in enumerate(wanted.items()):
-                    parts[number] = _place(parts[number], _part(here, index[1:], device), layer)
-        return jax.make_array_from_single_device_arrays(weight.shape, target, parts)
+        wanted = target.addressable_devices_indices_map(weight.shape)
+        return target, {device: index or () for device, index in wanted.items()}
 
     def experience(self, sampled: Experience) -> Experience:
         """Hands rows over to the devices that learn, host by host; figures lie on all of them.
@@ -97,9 +115,11 @@ def _own_part(leaf: jax.Array, mesh: Mesh, spec: P) -> jax.Array:
 
 
 @functools.cache
-def _gathered(mesh: Mesh, dtype: Any) -> Any:
-    gather = jax.jit(lambda leaf: leaf.astype(dtype), out_shardings=NamedSharding(mesh, P()))
-    return lambda leaf: gather(leaf).addressable_data(0)
+def _gathered(mesh: Mesh, dtypes: tuple[Any, ...]) -> Any:
+    def cast(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        return [leaf.astype(dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+
+    return jax.jit(cast, out_shardings=NamedSharding(mesh, P()))
 
 
 @functools.cache
@@ -107,8 +127,7 @@ def _gathered_layer(mesh: Mesh, dtype: Any) -> Any:
     def layer_of(leaf: jax.Array, layer: Any) -> jax.Array:
         return jax.lax.dynamic_index_in_dim(leaf, layer, 0, keepdims=False).astype(dtype)
 
-    gather = jax.jit(layer_of, out_shardings=NamedSharding(mesh, P()))
-    return lambda leaf, layer: gather(leaf, layer).addressable_data(0)
+    return jax.jit(layer_of, out_shardings=NamedSharding(mesh, P()))
 
 
 def _part(here: jax.Array, index: Sequence[slice], device: jax.Device) -> jax.Array:
@@ -124,7 +143,7 @@ def _cut(here: jax.Array, starts: tuple[int, ...], sizes: tuple[int, ...]) -> ja
 
 
 def _empty(shape: tuple[int, ...], dtype: Any, device: jax.Device) -> jax.Array:
-    return jnp.zeros(shape, dtype, device=device)
+    return jax.device_put(np.zeros(shape, dtype), device)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
