@@ -59,6 +59,9 @@ class Train:
     an update, or a step of several processes, is waited for."""
     stop_code: Annotated[int, tyro.conf.arg(metavar="CODE")] = 0
     """Exit code after SIGTERM, for schedulers that must tell a stopped run from a finished one. Ctrl-C gives 130."""
+    profile: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 0
+    """Take a trace of so many steps into OUT/profile, for Perfetto, xprof or TensorBoard; the first two steps of a
+    sitting, which compile, are left out. It changes nothing that is learned."""
     distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT/COUNT/INDEX")] = None
     """Train together with other processes, all given the same command, with OUT in a shared folder: auto on TPU, Slurm,
     MPI or Kubernetes, else the address of process 0, how many there are, and which this is. By default what
@@ -75,6 +78,8 @@ class Train:
         """
         if not self.grace >= 0:
             raise UserError(f"--grace must not be negative, got {self.grace}")
+        if self.profile < 0:
+            raise UserError(f"--profile must not be negative, got {self.profile}: 0 takes no trace")
         from moonseg_jax import config_file
         from moonseg_jax.processes import described_by_environment, join_processes, succeed_together
         from moonseg_jax.train_start import open_run
@@ -98,7 +103,7 @@ class Train:
         from moonseg_jax.train_config import RlConfig, SftConfig
 
         keep_compiled_programs()
-        sitting = Sitting(grace=self.grace, allow_older=self.allow_older)
+        sitting = Sitting(grace=self.grace, allow_older=self.allow_older, profile=self.profile)
         try:
             if isinstance(config, SftConfig):
                 train.run_sft(config, run, self.resume, sitting)

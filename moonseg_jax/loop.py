@@ -26,6 +26,7 @@ from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
 from moonseg_jax.sharding import make_mesh, to_host
 from moonseg_jax.shares import own_share, together
+from moonseg_jax.step_trace import StepTrace
 from moonseg_jax.stopping import StopRequest, Terminated
 from moonseg_jax.time_split import StepClock, shares
 from moonseg_jax.train_config import LoopConfig
@@ -44,6 +45,8 @@ class Sitting:
     """Seconds after SIGTERM in which the state must be on disk; see `Loop.repeatable`."""
     allow_older: bool = False
     """Where the newest checkpoint is damaged, go on from the one before it."""
+    profile: int = 0
+    """Steps to take a trace of; see `step_trace`."""
 
 
 USUAL = Sitting()
@@ -193,7 +196,14 @@ class Loop:
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to run, from 0."""
-        yield from range(self._first, self.config.steps)
+        trace = StepTrace(self.run.path, self._sitting.profile, self._first, self.config.steps, self.note)
+        try:
+            for step in range(self._first, self.config.steps):
+                trace.before(step, self._sums)
+                with jax.profiler.StepTraceAnnotation("step", step_num=step):
+                    yield step
+        finally:
+            trace.close(self._sums)
 
     def logs_after(self, step: int) -> bool:
         """Whether `after_step` of this step logs, so that what is dear to measure is measured then."""

@@ -39,6 +39,7 @@ LAYERS = (
     {
         "processes",
         "stopping",
+        "step_trace",
         "sharding",
         "shares",
         "checkpoint",
