@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.sharding import NO_MESH
 
 AUTO = "auto"
 LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000
@@ -101,7 +102,10 @@ def gathered_from(team: Team, own: np.ndarray) -> np.ndarray:
     firsts = [next(device for device in devices if device.process_index == member) for member in team]
     mesh = Mesh(np.array(firsts), ("members",))
     stacked = jax.make_array_from_process_local_data(NamedSharding(mesh, P("members")), own[None])
-    return np.asarray(jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, P()))(stacked).addressable_data(0))
+    # Whatever mesh the caller works on.
+    with jax.set_mesh(NO_MESH):
+        everywhere = jax.jit(lambda rows: rows, out_shardings=NamedSharding(mesh, P()))(stacked)
+    return np.asarray(everywhere.addressable_data(0))
 
 
 def text_of_first(own: str) -> str:
