@@ -13,6 +13,7 @@ import tyro
 from moonseg_jax.commands_bench import Bench
 from moonseg_jax.commands_convert import Export, Import
 from moonseg_jax.commands_data import Data
+from moonseg_jax.commands_demo import Demo
 from moonseg_jax.commands_eval import Eval
 from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_launch import Launch
@@ -170,6 +171,7 @@ class Report:
 Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Segment, tyro.conf.subcommand("segment")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Launch, tyro.conf.subcommand("launch")]

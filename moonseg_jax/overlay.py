@@ -34,22 +34,23 @@ def overlay_picture(answers: Sequence[Segmentation]) -> Image.Image:
     Args:
       answers: at least one, all of the same photo. Letters that the font lacks are drawn as boxes.
     """
-    photo = _at_viewing_size(answers[0].image)
+    photo = at_viewing_size(answers[0].image)
     side = max(photo.shape[:2])
     stroke, letters = max(2, side // 300), max(14, side // 45)
     for number, answer in enumerate(answers):
         colour = COLOURS[number % len(COLOURS)]
-        photo = _with_mask(photo, _resized(answer.mask, photo), colour, stroke)
+        photo = with_mask(photo, resized(answer.mask, photo), colour, stroke)
     picture = Image.fromarray(photo)
     draw, font = ImageDraw.Draw(picture), _font(letters)
     for number, answer in enumerate(answers):
-        place = _inside(_resized(answer.mask, photo))
+        place = _inside(resized(answer.mask, photo))
         if place is not None and len(answers) > 1:
             draw.text(place, str(number + 1), (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return _with_legend(picture, answers, letters)
 
 
-def _at_viewing_size(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def at_viewing_size(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo with its longer side in `SMALLEST` to `LARGEST` pixels; the photo itself where it lies there."""
     side = max(image.shape[:2])
     if SMALLEST <= side <= LARGEST:
         return image
@@ -58,11 +59,12 @@ def _at_viewing_size(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h 
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
 
 
-def _resized(mask: Bool[np.ndarray, "H W"], photo: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+def resized(mask: Bool[np.ndarray, "H W"], photo: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """The mask at the size of a photo, 0 and 1."""
     return cv2.resize(mask.astype(np.uint8), photo.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def _with_mask(
+def with_mask(
     photo: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], colour: tuple[int, int, int], stroke: int
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Half transparent inside, a light halo and a line of the colour around; holes have outlines too."""

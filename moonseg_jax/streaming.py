@@ -20,6 +20,8 @@ class BoxDrawn:
     """Of the phrase, from 0."""
     box: Box
     """x_min, y_min, x_max, y_max in units of the image, clipped to it."""
+    drawn_box: Box
+    """cx, cy, w, h as decoded, which the path is relative to; it may reach over the border."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,9 @@ class PathProgress:
         if not self._has_box and drawn.box.any():
             self._has_box = True
             x0, y0, x1, y1 = (float(side) for side in corners_from_box(drawn.box))  # type: ignore[arg-type]
-            events.append(BoxDrawn(number=self._number, box=(x0, y0, x1, y1)))
+            cx, cy, width, height = (float(value) for value in drawn.box)
+            placed: Box = (cx, cy, width, height)
+            events.append(BoxDrawn(number=self._number, box=(x0, y0, x1, y1), drawn_box=placed))
         text = drawn.path() if is_done else drawn.path().removesuffix("Z").rstrip()
         if len(text) > len(self._sent) and text.startswith(self._sent):
             events.append(PathPiece(number=self._number, text=text[len(self._sent) :].lstrip()))

@@ -55,7 +55,7 @@ class GatedSegmenter:
         return found if isinstance(image, list) else found[0]
 
     def stream(self, image, phrase):
-        yield BoxDrawn(number=0, box=BOX)
+        yield BoxDrawn(number=0, box=BOX, drawn_box=(0.5, 0.5, 0.5, 0.5))
         self.entered.release()
         self.gate.wait(20)
         if phrase == "broken":
