@@ -13,20 +13,15 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from moonseg_jax.checkpoint_files import Damaged, require_whole, write_list
 from moonseg_jax.errors import UserError
 from moonseg_jax.processes import Team, wait_for_all
 from moonseg_jax.team_checkpointer import TeamCheckpointer
 
 KEEP = 2
 """Checkpoints kept per run: the latest, and one before it."""
-FILES = "files.json"
-"""In a checkpoint's folder, once it is finished: its files and their bytes. What reads short is damaged."""
 DAMAGED = ".damaged"
 """Behind the name of a checkpoint that was set aside."""
-
-
-class Damaged(UserError):
-    """A checkpoint that was finished once and cannot be read now."""
 
 
 class Checkpoints:
@@ -77,8 +72,7 @@ class Checkpoints:
                 parts["in_flight"] = _numbered(in_flight)
             self._checkpointer.save_checkpointables(step, parts, overwrite=True)
             if jax.process_index() == 0:
-                folder = self.folder / str(step)
-                (folder / FILES).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+                write_list(self.folder / str(step))
         # Orbax and TensorStore raise many kinds for the system's one reason.
         except Exception as error:
             if not is_full_disk(error):
@@ -135,8 +129,7 @@ class Checkpoints:
                 self._set_aside(step)
 
     def _read(self, step: int, like: Any, check: Callable[[int, Any], None]) -> tuple[int, Any, Any]:
-        folder = self.folder / str(step)
-        _require_whole(folder)
+        require_whole(self.folder / str(step), self._team)
         abstract = jax.tree.map(_abstract, like)
         rest = _unpack(self._load(step, {"rest": None})["rest"])
         check(step, rest)
@@ -181,33 +174,6 @@ def is_full_disk(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of all files under a folder."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != FILES)
-    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
-
-
-def _require_whole(folder: Path) -> None:
-    """Compares a checkpoint's files with its list; a save killed before the list was written has none.
-
-    Raises:
-      Damaged: a file is missing or of another length; names the first.
-    """
-    listed = folder / FILES
-    if not listed.is_file():
-        return
-    try:
-        expected = json.loads(listed.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        # The list itself was cut short by a kill; Orbax had finished before it was begun.
-        return
-    found = _sizes(folder)
-    for name, size in expected.items():
-        if found.get(name) != size:
-            said = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
-            raise Damaged(f"{folder} is damaged: {name} {said}")
 
 
 def _numbered(tree: Any) -> dict[str, Any]:

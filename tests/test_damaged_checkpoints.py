@@ -16,6 +16,7 @@ from test_checkpoint import assert_same_bits, learner_state
 from test_loop import FakeTraining
 
 from moonseg_jax.checkpoint import Checkpoints, is_full_disk
+from moonseg_jax.checkpoint_files import require_whole, write_list
 from moonseg_jax.errors import UserError
 from moonseg_jax.loop import Sitting
 from moonseg_jax.run_directory import RunDirectory
@@ -80,8 +81,71 @@ def test_without_one_before_it_nothing_is_promised(saved):
         Checkpoints(saved).restore(learner_state(), allow_older=True)
 
 
+def flip_a_bit(file, at):
+    content = bytearray(file.read_bytes())
+    content[at] ^= 0x01
+    file.write_bytes(bytes(content))
+
+
+@pytest.fixture
+def saved_wide(tmp_path):
+    """A checkpoint whose arrays are too large to lie in the database's own nodes."""
+    state = learner_state(width=3000)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(4, state, {"loader": {"next": 4}})
+    checkpoints.close()
+    yield tmp_path, state
+    gc.collect()
+
+
+def test_a_flipped_bit_in_any_file_is_found_and_named(saved_wide):
+    folder, state = saved_wide
+    files = files_of(folder / "4")
+    assert max(file.stat().st_size for file in files) > 100_000  # arrays
+    for file in files:
+        for at in {0, file.stat().st_size // 2, file.stat().st_size - 1}:
+            flip_a_bit(file, at)
+            told = rf"{folder}/4 is damaged: {file.relative_to(folder / '4')} is not what was written \(its CRC-32"
+            with pytest.raises(UserError, match=told):
+                Checkpoints(folder).restore(state)
+            flip_a_bit(file, at)
+    assert_same_bits(Checkpoints(folder).restore(state)[1], state)
+
+
+def test_a_flipped_bit_or_a_cut_in_the_list_of_files_is_named_too(saved):
+    listed = saved / "4" / "files.json"
+    content = listed.read_bytes()
+    for at in range(0, len(content), 7):
+        flip_a_bit(listed, at)
+        with pytest.raises(UserError, match=r"4 is damaged: files\.json is not the list that was written"):
+            require_whole(saved / "4")
+        listed.write_bytes(content)
+    listed.write_bytes(content[:100])
+    with pytest.raises(UserError, match=r"4 is damaged: files\.json is not the list .*--allow-older .* checkpoint 2"):
+        Checkpoints(saved).restore(learner_state())
+
+
+def test_lists_hold_the_checksums_that_the_polynomial_gives(tmp_path):
+    (tmp_path / "a").write_bytes(b"123456789")
+    write_list(tmp_path)
+    # The check value of CRC-32/ISO-HDLC in the catalogue of parametrised CRC algorithms.
+    assert json.loads((tmp_path / "files.json").read_text())["files"] == {"a": {"bytes": 9, "crc32": 0xCBF43926}}
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["a", "files.json"]
+
+
+def test_checkpoints_of_before_lists_held_checksums_are_read(saved):
+    for step in ("2", "4"):
+        listed = saved / step / "files.json"
+        files = json.loads(listed.read_text())["files"]
+        listed.write_text(json.dumps({name: entry["bytes"] for name, entry in files.items()}))
+    assert Checkpoints(saved).restore(learner_state())[0] == 4
+    (saved / "4" / "files.json").unlink()
+    assert Checkpoints(saved).restore(learner_state())[0] == 4
+
+
 @pytest.mark.parametrize("name", ["rest/manifest.ocdbt", "state/manifest.ocdbt", "state/_METADATA"])
-def test_a_changed_byte_of_what_orbax_reads_first_is_damage_too(saved, name):
+def test_without_a_list_a_changed_byte_of_what_orbax_reads_first_is_damage_too(saved, name):
+    (saved / "4" / "files.json").unlink()
     file = saved / "4" / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0x40

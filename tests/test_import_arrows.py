@@ -43,6 +43,7 @@ LAYERS = (
         "sharding",
         "shares",
         "checkpoint",
+        "checkpoint_files",
         "team_checkpointer",
         "run_directory",
         "progress",

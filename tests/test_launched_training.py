@@ -63,6 +63,8 @@ def assert_close(found: Path, expected: Path) -> None:
     one, other = (load_file(next((run / "last").glob("*.safetensors"))) for run in (found, expected))
     assert one.keys() == other.keys()
     for name, value in other.items():
+        if name.endswith("key/bias"):
+            continue
         close = np.abs(one[name] - value) <= 1e-6
         if name == "vision/blocks/qkv/bias":
             queries, _, values = np.split(close, 3, axis=-1)

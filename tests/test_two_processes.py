@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from mesh_steps import STEPS
 
+from moonseg_jax.checkpoint_files import write_list
 from moonseg_jax.sharding import make_mesh
 
 FOLDER = Path(__file__).parent
@@ -80,3 +81,50 @@ def test_two_processes_take_the_step_of_one(tmp_path):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+CHECKING = """
+import sys
+from pathlib import Path
+import jax
+port, index, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+jax.distributed.initialize(f"localhost:{port}", 2, index)
+from moonseg_jax.checkpoint_files import Damaged, require_whole
+for name in ("whole", "changed-0", "changed-1"):
+    try:
+        require_whole(folder / name)
+        print(name)
+    except Damaged as damage:
+        print(damage)
+"""
+
+
+def test_a_changed_file_that_one_of_two_processes_reads_is_named_by_both(tmp_path):
+    for name in ("whole", "changed-0", "changed-1"):
+        (tmp_path / name).mkdir()
+        for file in ("0", "1"):
+            (tmp_path / name / file).write_bytes(b"as written")
+        write_list(tmp_path / name)
+    for file in ("0", "1"):
+        (tmp_path / f"changed-{file}" / file).write_bytes(b"as wrjtten")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHECKING, port, str(index), str(tmp_path)], env=environment, text=True,
+            stdout=subprocess.PIPE,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        lines = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    changed = [
+        f"{tmp_path}/changed-{file} is damaged: {file} is not what was written (its CRC-32 differs)"
+        for file in ("0", "1")
+    ]
+    told = [[line for line in of_one if not line.startswith("[Gloo]")] for of_one in lines]
+    assert told == [["whole", *changed]] * 2
