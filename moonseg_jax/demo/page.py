@@ -107,9 +107,7 @@ def page(model: SharedModel, folder: Path) -> gr.Blocks:
                     answer = moment.visit.answer
                     written = _no_files()
                     if answer is not None:
-                        written = tuple(
-                            gr.update(value=str(at), interactive=True) for at in write_downloads(answer, folder)
-                        )
+                        written = _files(write_downloads(answer, folder))
                     views = _views(moment.visit, "photo" if answer is None else "refined mask")
                     yield moment.visit, moment.picture, views, moment.path, moment.words, *written
             except UserError as error:
