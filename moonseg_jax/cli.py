@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +27,8 @@ Start here:
 """
 
 EXIT_NO, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+BUCKET = re.compile(r"(gs|s3|az)://")
+KNOW_BUCKETS = ("import", "export")
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -79,6 +83,7 @@ def _message(error: UserError | OSError) -> str:
 
 
 def _run(words: list[str]) -> int:
+    _refuse_buckets(words)
     if words[0] == "train":
         words, help_words = _withhold_settings_help(words[1:])
         train, rest = tyro.cli(Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True)
@@ -95,6 +100,21 @@ def _run(words: list[str]) -> int:
     else:
         tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
     return 0
+
+
+def _refuse_buckets(words: Sequence[str]) -> None:
+    """A bucket's address, taken for a folder's name, would become a folder of this machine called `gs:`.
+
+    Raises:
+      UserError: an option names one.
+    """
+    for before, word in itertools.pairwise(["", *words]) if words[0] not in KNOW_BUCKETS else ():
+        option, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
+        if option.startswith("-") and BUCKET.match(value):
+            raise UserError(
+                f"{option} {value}: folders of buckets cannot be used yet; copy what is read to this machine first "
+                "(gcloud storage cp --recursive), and what was written afterwards, or mount the bucket as a folder"
+            )
 
 
 def _withhold_settings_help(words: list[str]) -> tuple[list[str], list[str]]:

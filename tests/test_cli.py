@@ -253,3 +253,12 @@ def test_quickstart_refuses_no_time(moonseg):
 def test_report_names_a_folder_without_a_run(moonseg, tmp_path):
     code, _, error = moonseg("report", tmp_path)
     assert code == 2 and f"{tmp_path} holds no run" in one_line(error)
+
+
+@pytest.mark.parametrize("words", [("--out", "gs://bucket/run"), ("--out=s3://bucket/run",)])
+def test_a_bucket_is_not_taken_for_a_folder_of_that_name(moonseg, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = moonseg("train", "sft", "--config", "x.py", *words)
+    assert code == 2
+    assert "--out" in one_line(error) and "folders of buckets cannot be used yet; copy what is read" in error
+    assert list(tmp_path.iterdir()) == []
