@@ -23,6 +23,8 @@ import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-proxy-server")
+SECONDS = 180.0
+"""That anything waits before it fails: tests share a machine with others that compile."""
 WITHIN = ("data", "blob", "about")
 """Addresses that lie in the page itself."""
 
@@ -33,7 +35,7 @@ def browser_program() -> str | None:
 
 
 @contextlib.contextmanager
-def open_page(url: str, *, width: int = 1280, height: int = 900, seconds: float = 30) -> Iterator[Any]:
+def open_page(url: str, *, width: int = 1280, height: int = 900, seconds: float = SECONDS) -> Iterator[Any]:
     """A page in a browser of its own, closed at the end.
 
     Args:
@@ -67,6 +69,7 @@ def another_visitor(page: Any, url: str) -> Iterator[Any]:
     context = page.context.browser.new_context(viewport=page.viewport_size, accept_downloads=True)
     try:
         other = watch(context.new_page())
+        other.set_default_timeout(1000 * SECONDS)
         other.goto(url)
         yield other
     finally:

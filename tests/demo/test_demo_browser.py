@@ -107,13 +107,14 @@ def test_a_photo_and_a_phrase_give_a_mask_views_and_files(url, photo):
 def test_clicks_make_a_point_and_a_box(url, photo, segmenter):
     with open_page(url) as page:
         begin(page, photo)
-        box = page.locator("#picture img").bounding_box()
+        image = page.locator("#picture img")
         for x, y in ((0.25, 0.25), (0.75, 0.5)):
             before = page.get_attribute("#picture img", "src")
+            image.hover()  # Waits until the page has settled.
+            box = image.bounding_box()
             scale = min(box["width"] / 60, box["height"] / 40, 8)  # Shown at its own size where there is room.
-            left = box["x"] + (box["width"] - 60 * scale) / 2
-            top = box["y"] + (box["height"] - 40 * scale) / 2
-            page.mouse.click(left + 60 * scale * x, top + 40 * scale * y)
+            left, top = (box["width"] - 60 * scale) / 2, (box["height"] - 40 * scale) / 2
+            image.click(position={"x": left + 60 * scale * x, "y": top + 40 * scale * y})
             page.wait_for_function("before => document.querySelector('#picture img').src != before", arg=before)
         segment(page, "right")
         page.wait_for_function(DONE)

@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parent
 
 
 def test_roles_and_weights_on_eight_devices():
-    files = [str(FOLDER / name) for name in ("test_roles.py", "test_weights.py")]
+    files = [str(FOLDER / name) for name in ("test_roles.py", "test_travelling_weights.py")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *files], capture_output=True, text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}, timeout=600, cwd=FOLDER,
