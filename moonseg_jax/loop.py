@@ -24,7 +24,7 @@ from moonseg_jax.loggers import open_loggers, require_libraries
 from moonseg_jax.processes import Team, largest_of_all
 from moonseg_jax.progress import Progress
 from moonseg_jax.run_directory import RunDirectory, read_json, write_json
-from moonseg_jax.sharding import make_mesh, to_host
+from moonseg_jax.sharding import NO_MESH, to_host
 from moonseg_jax.shares import own_share, together
 from moonseg_jax.step_trace import StepTrace
 from moonseg_jax.stopping import StopRequest, Terminated
@@ -354,8 +354,9 @@ class Loop:
     def judge(self, done: int, state: LearnerState) -> None:
         """Evaluates the averaged weights on held-out data; keeps them if they are the best so far."""
         params = to_host(self._averaged(state))
-        # Every process judges by itself: programs over the mesh of training would wait for the others.
-        with jax.set_mesh(make_mesh(jax.local_devices()[:1])):
+        # Every process judges by itself: programs over the mesh of training would wait for the others. Without any mesh
+        # they are those of `judge` and `moonseg eval`, which need not be compiled again.
+        with jax.set_mesh(NO_MESH):
             figures = self._evaluate(params)
         value = figures[self._judged_by]
         if self._is_main:
