@@ -17,6 +17,8 @@ from moonseg_jax.status import is_as_asked
 
 MOST_PIXELS = 384
 """Longer sides are reduced to this in the page; small images keep their pixels and are shown enlarged."""
+EXACT_PIXELS, JPEG_QUALITY = 128, 85
+"""Photos whose longer side is no longer than this are embedded as they are, to the pixel."""
 
 OUTSIDE, HIT, EXTRA, MISSED = 0, 1, 2, 3
 """Indices of the overlay: neither mask nor truth; both; mask alone; truth alone."""
@@ -154,8 +156,15 @@ def overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], name:
 
 
 def _photo(image: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Small images to the pixel; larger ones as JPEG where that is shorter, or photographs would fill the page."""
     picture = Image.fromarray(image)
-    return _png(picture.resize(_page_size(picture.size), Image.Resampling.BOX))
+    picture = picture.resize(_page_size(picture.size), Image.Resampling.BOX)
+    exact = _png(picture)
+    if max(picture.size) <= EXACT_PIXELS:
+        return exact
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return min(exact, _data("image/jpeg", file), key=len)
 
 
 def _page_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -169,4 +178,8 @@ def _png(picture: Image.Image, transparency: bytes | None = None) -> str:
         picture.save(file, "PNG", optimize=True)
     else:
         picture.save(file, "PNG", optimize=True, transparency=transparency)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return _data("image/png", file)
+
+
+def _data(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

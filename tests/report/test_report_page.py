@@ -201,6 +201,19 @@ def test_pictures_keep_small_images_whole_and_reduce_large_ones():
     assert {picture.size for picture in pictures(card)} == {(384, 250)}
 
 
+def test_photographs_do_not_fill_the_page_and_small_images_stay_exact():
+    rng = np.random.default_rng(0)
+    grain = rng.integers(0, 40, (480, 640, 3)) + np.arange(640)[None, :, None] // 4
+    truth = np.zeros((480, 640), bool)
+    card = scene_card(scene(image=grain.astype(np.uint8), coarse=truth, refined=truth, truth=truth))
+    assert "--photo:url(data:image/jpeg;base64," in card and len(card) < 70_000
+    small = grain[:96, :128].astype(np.uint8)
+    (photo, *_) = pictures(
+        scene_card(scene(image=small, coarse=truth[:96, :128], refined=None, truth=truth[:96, :128]))
+    )
+    np.testing.assert_array_equal(np.asarray(photo), small)
+
+
 def test_an_overlay_shows_the_photo_through_its_colours():
     overlay = list(pictures(scene_card(scene())))[1].convert("RGBA")
     assert overlay.getpixel((4, 3))[:3] == (45, 212, 191) and 0 < overlay.getpixel((4, 3))[3] < 255
