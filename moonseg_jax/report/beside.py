@@ -11,7 +11,7 @@ from moonseg_jax.report.curves import Rows, curve_group, shared_metrics
 from moonseg_jax.report.page import write_report
 from moonseg_jax.report.run import config_text, groups_of, times_of
 from moonseg_jax.report.run_record import RunRecord, read_run
-from moonseg_jax.report.tables import baselines_table, cost_table, difference_table, held_out_figures, settings_table
+from moonseg_jax.report.tables import baselines_table, cost_table, difference_table, settings_table
 
 
 def write_report_beside(run: Path, other: Path, out: Path | None = None) -> Path:
@@ -42,7 +42,7 @@ def report_beside(run: Path, other: Path) -> Report:
         raise UserError(f"{run} cannot stand beside itself: name another run with --beside")
     first, second = read_run(run), read_run(other)
     names = names_of(run, other)
-    figures = difference_table(held_out_figures(first), held_out_figures(second), names)
+    figures = difference_table((first, second), names)
     paired = _paired(first, second, names)
     stages = _stages(first, second, names)
     has_curves = any(len(runs) > 1 and shared_metrics(*runs.values()) for runs in stages.values())
@@ -89,9 +89,9 @@ def _stages(first: RunRecord, second: RunRecord, names: tuple[str, str]) -> dict
 
 
 def _paired(first: RunRecord, second: RunRecord, names: tuple[str, str]) -> PairedGallery | None:
-    """Scenes of the same photo, phrase and ground truth; None where a run kept none at all."""
+    """Scenes of the same photo, phrase and ground truth; None where neither run kept any."""
     items = [{_key(item): item for section in run.gallery for item in section.items} for run in (first, second)]
-    if not all(items):
+    if not any(items):
         return None
     pairs = tuple(ScenePair(first=item, second=items[1][key]) for key, item in items[0].items() if key in items[1])
     kept = f"{names[0]} kept {len(items[0])} scenes and {names[1]} {len(items[1])}"

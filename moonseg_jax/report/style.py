@@ -86,6 +86,7 @@ background:linear-gradient(90deg,var(--line) calc(50% - .5px),var(--quiet) 0 cal
 dialog{width:min(1100px,94vw);max-height:94vh;border:1px solid var(--line);border-radius:14px;padding:16px;
 background:var(--ground);color:var(--ink)}
 dialog::backdrop{background:#0009}
+dialog>button{position:sticky;top:0;z-index:1}
 dialog .enlarged{margin-top:12px}
 dialog .scene .panels{grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr))}
 dialog .group .panels{grid-template-columns:repeat(auto-fit,minmax(min(100%,220px),1fr))}

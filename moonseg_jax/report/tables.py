@@ -75,40 +75,43 @@ def facts(run: RunRecord) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), _figure(value) if isinstance(value, float) else str(value)
 
 
-def held_out_figures(run: RunRecord) -> dict[str, float]:
-    """Held-out figures by what they are of: those of the summary, or else of every stage's last evaluation."""
+def difference_table(runs: tuple[RunRecord, RunRecord], names: tuple[str, str]) -> Table | None:
+    """Held-out figures of two runs and the second's less the first's: those of their summaries, or else of the last
+    evaluations of their stages; None where they share neither."""
+    for title, figures in (("Held-out scenes", _summary_figures), ("Held-out scenes, last evaluation", _last_figures)):
+        first, second = map(figures, runs)
+        if first.keys() & second.keys():
+            rows = tuple(
+                (
+                    name,
+                    _figure(first.get(name)),
+                    _figure(second.get(name)),
+                    _difference(first.get(name), second.get(name)),
+                )
+                for name in dict.fromkeys((*first, *second))
+            )
+            return Table(title=title, columns=("", *names, "difference"), rows=rows)
+    return None
+
+
+def _summary_figures(run: RunRecord) -> dict[str, float]:
     headings = {**FIGURES, SAMPLED[0]: SAMPLED[1]}
-    found = {
-        f"{title}, {mask}: {heading}": float(figures[name])
+    return {
+        f"{title}, {mask}: {heading}": figures[name]
         for title, mask, figures in _judged(run)
         for name, heading in headings.items()
         if is_number(figures.get(name))
     }
-    if found:
-        return found
+
+
+def _last_figures(run: RunRecord) -> dict[str, float]:
+    found = {}
     for stage in run.stages:
         for metric in OVER_THE_RUN:
             values = [row[metric] for row in stage.rows if is_number(row.get(metric))]
             if values:
-                found[f"{stage.title}: {place_of(metric)[2]}, last evaluation"] = float(values[-1])
+                found[f"{stage.title}: {place_of(metric)[2]}"] = values[-1]
     return found
-
-
-def difference_table(first: Mapping[str, float], second: Mapping[str, float], names: tuple[str, str]) -> Table | None:
-    """Held-out figures of two runs, and the second's less the first's; None where they share none.
-
-    Args:
-      first: see `held_out_figures`.
-      second: of the other run.
-      names: of the runs.
-    """
-    rows = tuple(
-        (name, _figure(first.get(name)), _figure(second.get(name)), _difference(first.get(name), second.get(name)))
-        for name in dict.fromkeys((*first, *second))
-    )
-    if not first.keys() & second.keys():
-        return None
-    return Table(title="Held-out scenes", columns=("", *names, "difference"), rows=rows)
 
 
 def cost_table(runs: Sequence[RunRecord], names: Sequence[str]) -> Table:
@@ -178,7 +181,9 @@ def _over_the_run(stage: Stage) -> Table | None:
 
 
 def _difference(before: Any, after: Any) -> str:
-    return f"{after - before:+.3f}" if is_number(before) and is_number(after) else ABSENT
+    if not (is_number(before) and is_number(after)):
+        return ABSENT
+    return f"{after - before:+.3f}" if isinstance(after - before, float) else f"{after - before:+d}"
 
 
 def _figure(value: Any) -> str:

@@ -56,7 +56,25 @@ def test_figures_stand_side_by_side_with_their_differences(runs):
     figures, costs = report_beside(*runs).summary
     assert figures.columns == ("", "a", "b", "difference")
     assert figures.rows[0] == ("Reinforcement learning, coarse: mIoU", "0.500", "0.625", "+0.125")
+    assert figures.rows[1] == ("Reinforcement learning, coarse: phrases", "64", "64", "+0")
     assert dict((row[0], row[1:]) for row in costs.rows)["time"] == ("30 s", "38 s")
+
+
+def test_a_run_without_summary_is_compared_by_the_last_evaluation_of_its_stages(runs, tmp_path):
+    judged = [(2, {"eval_miou": 0.25}), (4, {"eval_miou": 0.5}), (4, {"reward": 0.1})]
+    bare, inner = make_run(tmp_path / "bare", "rl", "{}", None, judged), tmp_path / "whole" / "rl"
+    make_run(inner.parent, "quickstart", "{}", 0.75)
+    make_run(inner, "rl", "{}", None, [(9, {"eval_miou": 0.375})])
+    report = report_beside(bare, inner.parent)
+    assert report.summary[0].title == "Held-out scenes, last evaluation"
+    assert report.summary[0].rows == (("Reinforcement learning: mIoU", "0.500", "0.375", "-0.125"),)
+    assert [group.title for group in report.curves] == ["Reinforcement learning"]
+
+
+def test_scenes_that_only_one_run_kept_are_said_to_stand_alone(runs, tmp_path):
+    bare = make_run(tmp_path / "bare", "rl", "{}", None, [(2, {"reward": 0.25})])
+    note = "a kept 2 scenes and bare 0; none of them is in both."
+    assert report_beside(runs[0], bare).paired.note == note and note in page(report_beside(runs[0], bare))
 
 
 def test_only_settings_that_differ_are_listed(runs):
