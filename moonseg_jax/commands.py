@@ -19,6 +19,7 @@ from moonseg_jax.commands_evidence import Evidence
 from moonseg_jax.commands_launch import Launch
 from moonseg_jax.commands_path import PathCommand
 from moonseg_jax.commands_plan import Plan
+from moonseg_jax.commands_report import Report
 from moonseg_jax.commands_rewards import Rewards
 from moonseg_jax.commands_score import Score
 from moonseg_jax.commands_segment import Segment
@@ -148,24 +149,6 @@ class Quickstart:
         keep_compiled_programs()
 
         quickstart(out=self.out, seed=self.seed, minutes=self.minutes, from_scratch=self.from_scratch)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """Write report.html, one self-contained page, from what a run left in its folder."""
-
-    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
-
-    def run(self) -> None:
-        """Writes the page and says where.
-
-        Raises:
-          UserError: The folder holds no run, or a file in it is broken.
-        """
-        from moonseg_jax.report.run import write_run_report
-
-        print(f"wrote {write_run_report(self.path)}")
 
 
 Command = (

@@ -209,6 +209,10 @@ class Loop:
         """Whether `after_step` of this step logs, so that what is dear to measure is measured then."""
         return (step + 1) % self.config.log_every == 0 or step + 1 == self.config.steps
 
+    def judges_after(self, step: int) -> bool:
+        """Whether `after_step` of this step evaluates, unless it is asked to stop."""
+        return (step + 1) % self.config.eval_every == 0 or step + 1 == self.config.steps
+
     @contextlib.contextmanager
     def repeatable(self, step: int, state: LearnerState, loader: Any) -> Iterator[None]:
         """The part of a step that a resumed run does again: reading and sampling, pure functions of state and step.
@@ -262,7 +266,7 @@ class Loop:
         if self.logs_after(step):
             self._log(done, state)
         number = 0 if last else self._agreed_stop()
-        due = done % self.config.eval_every == 0 or last
+        due = self.judges_after(step)
         position = loader.get_state()
         if due and not number:
             # An evaluation may last longer than the grace of SIGTERM; a resumed run does it again.

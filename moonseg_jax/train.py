@@ -26,6 +26,7 @@ from moonseg_jax.learner.state import LearnerState, init_state
 from moonseg_jax.loop import USUAL, Loop, Sitting
 from moonseg_jax.model.refiner import head_shapes, init_head, make_head
 from moonseg_jax.pairs import PairBuffer
+from moonseg_jax.placement.experience import Experience
 from moonseg_jax.placement.roles import Roles, assign_roles
 from moonseg_jax.placement.supply import closing
 from moonseg_jax.placement.weights import as_they_arrive
@@ -33,12 +34,14 @@ from moonseg_jax.policy import Policy, load_policy
 from moonseg_jax.refiner_evaluation import refined_evaluation
 from moonseg_jax.rl_programs import learning_programs, rl_sampling
 from moonseg_jax.rl_supply import images_per_engine, open_supply, sample_only
+from moonseg_jax.rollout.group_record import GROUPS_FILE, Payment, first_groups, payment_of
 from moonseg_jax.rollout.kept import KeptRollouts
 from moonseg_jax.rollout.memory import bytes_of, device_memory, require_memory
 from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters
+from moonseg_jax.shares import together
 from moonseg_jax.stage_programs import policy_program, refiner_program, sft_program
 from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
@@ -137,6 +140,8 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
                 kept.add(step, local_rows(sampled(batch, targets.lengths, rollouts, drawn)))
             watched = watch(step, state, batch, targets.lengths, rollouts)
             loop.record({**experience.sums, **learned, **watched})
+            if loop.judges_after(step):
+                _keep_groups(run, roles, policy, step, batch, targets, experience)
             supply.settle(step, state)
             loop.after_step(step, state, supply, supply.figures(), supply.in_flight)
         file = buffer.save(run.path / PAIRS_FILE, roles.process, learners)
@@ -251,6 +256,18 @@ def _watch(
         return {"reference_kl": measure_kl(reference, batch, rollouts)} if measures_kl and loop.logs_after(step) else {}
 
     return watch
+
+
+def _keep_groups(
+    run: RunDirectory, roles: Roles, policy: Policy, step: int, batch: PromptBatch, targets: TargetBatch,
+    experience: Experience,
+) -> None:  # fmt: skip
+    """Leaves a few groups of a step in the run's folder, for its report; all that learn must come here."""
+    paid = Payment(**together(payment_of(batch, experience.taught), roles.learners)["rows"])
+    if roles.process == roles.learners[0]:
+        drawn = experience.drawn
+        record = first_groups(step, batch, targets, experience.rollouts, drawn, policy.vocabulary, paid)
+        record.save(run.path / GROUPS_FILE)
 
 
 def _loader(config: LoopConfig, collate: Any, share: tuple[int, int] | None = None, transform: Any = None) -> Any:

@@ -89,8 +89,8 @@ def test_metrics_are_the_same_to_the_last_digit_also_those_that_reach_over_the_c
     assert rows(folder / f"killed-{stage}") == expected
 
 
-@pytest.mark.parametrize("file", ["pairs.npz", "rollouts.npz"])
-def test_pairs_and_samples_are_the_same_to_the_last_bit(folder, file):
+@pytest.mark.parametrize("file", ["pairs.npz", "rollouts.npz", "groups.npz"])
+def test_pairs_samples_and_groups_are_the_same_to_the_last_bit(folder, file):
     found, expected = (dict(np.load(folder / f"{name}-rl" / file)) for name in ("killed", "whole"))
     assert sum(array.size for array in expected.values()) > 100
     assert_same_bits(found, expected)

@@ -68,6 +68,7 @@ LAYERS = (
         "commands_demo",
         "commands_path",
         "commands_plan",
+        "commands_report",
         "commands_rewards",
         "commands_sweep",
         "commands_evidence",

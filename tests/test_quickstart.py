@@ -9,6 +9,9 @@ import pytest
 from moonseg_jax import quickstart as rooms
 from moonseg_jax.cli import main
 from moonseg_jax.predict import Segmenter
+from moonseg_jax.reward_compare.scoring import rewards_of
+from moonseg_jax.rewards.shapes import shape
+from moonseg_jax.rollout.group_record import SHOWN_GROUPS, load_groups
 from moonseg_jax.rollout.stored import load_rollouts
 from moonseg_jax.train import run_rl
 
@@ -52,6 +55,18 @@ def test_the_report_is_one_page_that_needs_nothing_else(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page and "data:image/png;base64," in page
     assert 'src="http' not in page and 'href="http' not in page
+    assert all(f'<section id="{name}">' in page for name in ("summary", "gallery", "groups", "curves", "time"))
+
+
+def test_the_groups_of_the_report_are_samples_of_the_last_step(finished):
+    kept, stored = load_groups(finished / "rl" / "groups.npz"), load_rollouts(finished / "rl")
+    shown = len(kept.samples)
+    assert shown == SHOWN_GROUPS < len(kept.payment.iou) == len(stored)
+    for name in ("steps", "example_ids", "lengths", "truth", "box"):
+        np.testing.assert_array_equal(getattr(kept.samples, name), getattr(stored, name)[:shown], err_msg=name)
+    iou, rewards = rewards_of(stored, {"paid": shape("iou_excess")})
+    np.testing.assert_allclose(kept.payment.iou, iou, atol=1e-5)
+    np.testing.assert_allclose(kept.payment.reward, rewards["paid"], atol=1e-5)
 
 
 def test_the_weights_it_leaves_segment_an_image(finished):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.learner.advantages import flat_groups
 from moonseg_jax.learner.policy_objective import advantages_under, learned_under, token_advantages_under
@@ -26,6 +26,51 @@ class Credit(NamedTuple):
     """False for injected rows; None where there can be none."""
     flat: SumAndCount
     """Groups whose samples all have the same raw IoU, of the groups of real prompts."""
+
+
+class Comparison(NamedTuple):
+    """G completions of each of Q prompts beside each other, as whole paths."""
+
+    advantage: Float[Array, "Q G"]
+    counted: Bool[Array, "Q G"]
+    """Samples of groups that are not flat."""
+    flat: Bool[Array, "Q 1"]
+    injected: Bool[Array, "Q G"] | None
+    """Given completions that are learned from; None where there can be none."""
+
+
+def comparison(
+    loss: PolicyLossConfig,
+    iou: Float[Array, "Q G"],
+    reward: Float[Array, "Q G"],
+    lengths: Int[Array, "Q G"],
+    source: Int[Array, "Q G"] | None,
+    valid: Bool[Array, "Q 1"],
+    budget: int,
+) -> Comparison:
+    """What every completion is worth beside the others of its prompt.
+
+    Injected rows take no part in the baselines, scales and flatness of the policy's samples; an empty one is nothing.
+
+    Args:
+      loss: how rewards become advantages.
+      iou: raw.
+      reward: shaped.
+      lengths: tokens, EOS included.
+      source: see `Rollouts`; None: all were sampled.
+      valid: False for padding prompts.
+      budget: most tokens of a completion.
+    """
+    compared, injected = jnp.broadcast_to(valid, iou.shape), None
+    if source is not None:
+        own = source == SAMPLED
+        compared, injected = compared & own, valid & ~own & (lengths > 0)
+    flat = flat_groups(iou, compared)[:, None]
+    counted = compared & ~flat
+    return Comparison(
+        advantage=advantages_under(loss, reward, lengths, counted, budget, injected, compared),
+        counted=counted, flat=flat, injected=injected,
+    )  # fmt: skip
 
 
 def credit(
@@ -53,13 +98,9 @@ def credit(
     prompts = batch.valid.size
     valid = batch.valid.reshape(prompts, 1)
     iou, reward, lengths = (rows.reshape(prompts, -1) for rows in (scored.iou, scored.reward, rollouts.lengths))
-    compared, injected = jnp.broadcast_to(valid, iou.shape), None
-    if rollouts.source is not None:
-        own = rollouts.source.reshape(prompts, -1) == SAMPLED
-        compared, injected = compared & own, valid & ~own & (lengths > 0)
-    flat = flat_groups(iou, compared)[:, None]
-    counted = compared & ~flat
-    advantage = advantages_under(loss, reward, lengths, counted, budget, injected, compared)
+    source = None if rollouts.source is None else rollouts.source.reshape(prompts, -1)
+    advantage: Array
+    advantage, counted, flat, injected = comparison(loss, iou, reward, lengths, source, valid, budget)
     if scored.token_reward is not None:
         of_tokens = _token_advantages(loss, rollouts, scored.token_reward, counted, budget, tables)
         if injected is not None:

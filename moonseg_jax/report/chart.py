@@ -1,4 +1,7 @@
-"""Curves as small inline SVG charts that follow the page's colours."""
+"""Curves as small inline SVG charts that follow the page's colours, each with its figures as a folded table.
+
+The page's script reads the table out at the pointer, and at the arrow keys once a chart has the focus.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from jaxtyping import Float, Int
 
 from moonseg_jax.report.content import Curve, Series
 
-WIDTH, HEIGHT = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24
+WIDTH, HEIGHT = 340, 196
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 36
 MOST_POINTS = 300
 """Longer series are drawn as means over equal stretches of points."""
 SMOOTHED_FROM = 40
@@ -24,23 +27,28 @@ def chart(curve: Curve) -> str:
     Returns:
       Escaped HTML; a sentence in place of the chart where there is nothing finite to draw.
     """
-    title = f"<figcaption>{escape(curve.title)}{_latest(curve)}</figcaption>"
-    finite = [series for series in curve.series if np.isfinite(series.values).any()]
+    own_name = f" <code>{escape(curve.metric)}</code>" if curve.metric not in ("", curve.title) else ""
+    title = f"<figcaption><span>{escape(curve.title)}{own_name}</span>{_latest(curve)}</figcaption>"
+    finite = {index: series for index, series in enumerate(curve.series) if np.isfinite(series.values).any()}
     if not finite:
         return f'<figure class="chart">{title}<p class="nothing">no finite values</p></figure>'
-    steps = np.concatenate([series.steps for series in finite])
-    values = np.concatenate([series.values for series in finite])
+    steps = np.concatenate([series.steps for series in finite.values()])
+    values = np.concatenate([series.values for series in finite.values()])
     y_ticks = nice_ticks(float(np.nanmin(values)), float(np.nanmax(values)))
     x_range = (float(steps.min()), max(float(steps.max()), float(steps.min()) + 1))
     frame = _Frame(x_range, (y_ticks[0], y_ticks[-1]))
+    ends = f"steps {x_range[0]:g} to {x_range[1]:g}, values {np.nanmin(values):.4g} to {np.nanmax(values):.4g}"
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(curve.title)}: {ends}" tabindex="0">',
         *(_grid_line(frame, tick) for tick in y_ticks),
         *(_step_label(frame, x_range, tick) for tick in nice_ticks(*x_range)),
-        *(_line(frame, series, index) for index, series in enumerate(finite)),
-        "</svg>",
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">step</text>',
+        *(_line(frame, series, index) for index, series in finite.items()),
+        f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/></svg>',
+        '<output class="readout"></output>',
     ]
-    return f'<figure class="chart">{title}{"".join(parts)}{_legend(finite)}</figure>'
+    below = _legend(curve) + _figures(frame, list(finite.values()))
+    return f'<figure class="chart">{title}{"".join(parts)}{below}</figure>'
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -105,7 +113,7 @@ class _Frame:
 
 def _line(frame: _Frame, series: Series, index: int) -> str:
     xs, ys = thinned(series.steps, series.values)
-    colour = f"s{index % 4}"
+    colour = f"s{index % 4} d{index % 4}"
     if len(xs) == 1:
         return f'<circle class="{colour} dot" cx="{frame.x(xs[0]):.1f}" cy="{frame.y(ys[0]):.1f}" r="3"/>'
     if len(xs) < SMOOTHED_FROM:
@@ -128,18 +136,42 @@ def _step_label(frame: _Frame, x_range: tuple[float, float], tick: float) -> str
         return ""
     x = frame.x(tick)
     anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
-    return f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{tick:.6g}</text>'
+    return f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="{anchor}">{tick:.6g}</text>'
+
+
+def _figures(frame: _Frame, series: list[Series]) -> str:
+    """What is drawn, as a table: a row for every step, with its place in the drawing for the script."""
+    columns = [thinned(one.steps, one.values) for one in series]
+    at = sorted({float(step) for steps, _ in columns for step in steps})
+    by_step = [dict(zip(map(float, steps), values)) for steps, values in columns]
+    rows = "".join(
+        f'<tr data-x="{frame.x(step):.1f}"><th scope="row">{step:.6g}</th>'
+        + "".join(f"<td>{_value(one.get(step, math.nan))}</td>" for one in by_step) + "</tr>"
+        for step in at
+    )  # fmt: skip
+    names = "".join(f'<th scope="col">{escape(one.name)}</th>' for one in series)
+    head = f'<thead><tr><th scope="col">step</th>{names}</tr></thead>'
+    table = f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+    return f"<details><summary>figures</summary>{table}</details>"
+
+
+def _value(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
 def _latest(curve: Curve) -> str:
-    if len(curve.series) != 1:
-        return ""
-    finite = curve.series[0].values[np.isfinite(curve.series[0].values)]
-    return f" <b>{finite[-1]:.4g}</b>" if len(finite) else ""
+    """The last finite value of every series, in the order of the legend."""
+    last = [one.values[np.isfinite(one.values)] for one in curve.series]
+    shown = [f"<b>{values[-1]:.4g}</b>" for values in last if len(values)]
+    return f'<span class="latest">{" · ".join(shown)}</span>' if shown else ""
 
 
-def _legend(series: list[Series]) -> str:
-    if len(series) < 2:
+def _legend(curve: Curve) -> str:
+    if len(curve.series) < 2:
         return ""
-    entries = "".join(f'<span class="key s{index % 4}">{escape(one.name)}</span>' for index, one in enumerate(series))
+    entries = "".join(
+        f'<span class="line"><svg viewBox="0 0 26 8" aria-hidden="true"><path class="s{index % 4} d{index % 4}" '
+        f'd="M1 4h24"/></svg>{escape(one.name)}</span>'
+        for index, one in enumerate(curve.series)
+    )
     return f'<div class="legend">{entries}</div>'

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from moonseg_jax.metrics import LARGE_FROM, MEDIUM_FROM
 from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.status import is_as_asked
 
 MOST_PIXELS = 384
 """Longer sides are reduced to this in the page; small images keep their pixels and are shown enlarged."""
+EXACT_PIXELS, JPEG_QUALITY = 128, 85
+"""Photos whose longer side is no longer than this are embedded as they are, to the pixel."""
 
 OUTSIDE, HIT, EXTRA, MISSED = 0, 1, 2, 3
 """Indices of the overlay: neither mask nor truth; both; mask alone; truth alone."""
@@ -23,34 +26,81 @@ OVERLAY_COLOURS = ((16, 18, 26, 140), (45, 212, 191, 190), (244, 63, 94, 200), (
 """RGBA of the indices; the page's legend uses the same."""
 
 
-def scene_card(item: GalleryItem) -> str:
+def scene_card(item: GalleryItem, place: int = 0, kept_as: str = "") -> str:
     """Draws one scene.
 
     The photo is embedded once, as a background that its panels share; masks are small transparent overlays.
 
+    Args:
+      item: the scene.
+      place: its number in the stored gallery, from 0.
+      kept_as: why it was kept: "worst".
+
     Returns:
       Escaped HTML.
     """
-    height, width = item.truth.shape
     empty = "" if item.coarse.any() else "empty mask"
-    if item.refined is None:
-        refined = panel("refined", '<span class="absent">not refined</span>', absent=True)
-    else:
-        refined = panel(
-            "refined", overlay(item.refined, item.truth, "refined mask"), "" if item.refined.any() else "empty mask"
-        )
     panels = [
+        panel("photo", ""),
         panel("path", path_drawing(item.polygons), "" if item.polygons else "empty path"),
         panel("coarse", overlay(item.coarse, item.truth, "coarse mask"), empty),
-        refined,
-        panel("ground truth", overlay(item.truth, item.truth, "true mask"), "" if item.truth.any() else "no target"),
+        refined_panel(item),
+        truth_panel(item.truth),
     ]
-    style = f"--photo:url({_photo(item.image)});--shape:{width}/{height}"
     status = "" if is_as_asked(item.status) else f' <span class="status">{escape(item.status)}</span>'
+    gain = None if item.iou_refined is None else item.iou_refined - item.iou_coarse
+    ranks = {"iou": item.iou, "gain": gain, "place": place}
+    kept = f'<span class="kept">{escape(kept_as)}</span>' if kept_as else ""
+    return card(item.phrase, f"{_ious(item)}{kept}{status}", panels, item.image, item.truth, ranks)
+
+
+def card(
+    phrase: str,
+    figures: str,
+    panels: Sequence[str],
+    image: UInt8[np.ndarray, "H W 3"],
+    truth: Bool[np.ndarray, "H W"],
+    ranks: Mapping[str, float | None] | None = None,
+    css: str = "scene",
+) -> str:
+    """A card: phrase, a line of figures, panels over one photo.
+
+    Args:
+      phrase: plain text, its heading.
+      figures: escaped HTML.
+      panels: escaped HTML of each.
+      image: the photo behind them.
+      truth: for shape and size.
+      ranks: numbers by which the page's script may sort it; None sorts last.
+      css: its classes.
+    """
+    height, width = truth.shape
+    style = f"--photo:url({_photo(image)});--shape:{width}/{height}"
+    data = "".join(f' data-{name}="{"" if v is None else format(v, ".6g")}"' for name, v in (ranks or {}).items())
     return (
-        f'<article class="scene" style="{style}"><h3>{escape(item.phrase)}</h3>'
-        f'<p class="ious">{_ious(item)}{status}</p><div class="panels">{"".join(panels)}</div></article>'
+        f'<article class="{css}" style="{style}"{data} data-size="{object_size(truth)}"><h3>{escape(phrase)}</h3>'
+        f'<p class="ious">{figures} <button type="button" class="zoom" hidden>Enlarge</button></p>'
+        f'<div class="panels">{"".join(panels)}</div></article>'
     )
+
+
+def object_size(truth: Bool[np.ndarray, "H W"]) -> str:
+    """`small`, `medium` or `large`, by the share of the image as in `metrics.by_object_size`; `none`: no target."""
+    share = float(np.mean(truth))
+    return "none" if not share else "large" if share >= LARGE_FROM else "medium" if share >= MEDIUM_FROM else "small"
+
+
+def refined_panel(item: GalleryItem, caption: str = "refined") -> str:
+    """The refined mask of a scene, or that there is none."""
+    if item.refined is None:
+        return panel(caption, '<span class="absent">not refined</span>', absent=True)
+    empty = "" if item.refined.any() else "empty mask"
+    return panel(caption, overlay(item.refined, item.truth, "refined mask"), empty)
+
+
+def truth_panel(truth: Bool[np.ndarray, "H W"]) -> str:
+    """The ground truth of a scene."""
+    return panel("ground truth", overlay(truth, truth, "true mask"), "" if truth.any() else "no target")
 
 
 def overlay_indices(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -68,12 +118,13 @@ def panel(caption: str, inner: str, note: str = "", *, absent: bool = False) -> 
 def _ious(item: GalleryItem) -> str:
     if item.iou_refined is None:
         return f"IoU <b>{item.iou_coarse:.2f}</b>"
-    change = item.iou_refined - item.iou_coarse
-    direction = "up" if change >= 0.005 else "down" if change <= -0.005 else ""
-    return (
-        f"IoU {item.iou_coarse:.2f} → <b>{item.iou_refined:.2f}</b> "
-        f'<span class="change {direction}">{change:+.2f}</span>'
-    )
+    return f"IoU {item.iou_coarse:.2f} → <b>{item.iou_refined:.2f}</b> {change(item.iou_refined - item.iou_coarse)}"
+
+
+def change(difference: float) -> str:
+    """A difference with its sign, coloured where two places show it."""
+    direction = "up" if difference >= 0.005 else "down" if difference <= -0.005 else ""
+    return f'<span class="change {direction}">{difference:+.2f}</span>'
 
 
 def path_drawing(polygons: Sequence[Float[np.ndarray, "V 2"]]) -> str:
@@ -105,8 +156,15 @@ def overlay(mask: Bool[np.ndarray, "H W"], truth: Bool[np.ndarray, "H W"], name:
 
 
 def _photo(image: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Small images to the pixel; larger ones as JPEG where that is shorter, or photographs would fill the page."""
     picture = Image.fromarray(image)
-    return _png(picture.resize(_page_size(picture.size), Image.Resampling.BOX))
+    picture = picture.resize(_page_size(picture.size), Image.Resampling.BOX)
+    exact = _png(picture)
+    if max(picture.size) <= EXACT_PIXELS:
+        return exact
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return min(exact, _data("image/jpeg", file), key=len)
 
 
 def _page_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -120,4 +178,8 @@ def _png(picture: Image.Image, transparency: bytes | None = None) -> str:
         picture.save(file, "PNG", optimize=True)
     else:
         picture.save(file, "PNG", optimize=True, transparency=transparency)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return _data("image/png", file)
+
+
+def _data(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

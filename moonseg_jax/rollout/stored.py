@@ -19,7 +19,7 @@ from moonseg_jax.types import EdgeBatch, PromptBatch, Rollouts
 ROLLOUTS_FILE = "rollouts.npz"
 """Name in a run's folder; of several processes each writes its own, `rollouts-0-of-2.npz`."""
 
-_DAMAGED = (
+DAMAGED = (
     ValueError,
     KeyError,
     EOFError,
@@ -29,6 +29,7 @@ _DAMAGED = (
     zlib.error,
     NotImplementedError,
 )
+"""What NumPy raises at a file that is none of its own, or was cut short."""
 
 
 class Sampled(NamedTuple):
@@ -113,11 +114,15 @@ class StoredRollouts:
         """Some of the groups."""
         return StoredRollouts(**{name: getattr(self, name)[groups] for name in FIELDS})
 
-    def save(self, file: Path) -> Path:
-        """Writes a compressed `.npz` and returns its path."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file holds, by name."""
         arrays = {name: getattr(self, name) for name in FIELDS}
         arrays["truth"] = np.packbits(self.truth.reshape(len(self), -1), axis=1)
-        np.savez_compressed(file, allow_pickle=False, raster=np.int32(self.truth.shape[-1]), **arrays)
+        return {**arrays, "raster": np.asarray(self.truth.shape[-1], np.int32)}
+
+    def save(self, file: Path) -> Path:
+        """Writes a compressed `.npz` and returns its path."""
+        np.savez_compressed(file, allow_pickle=False, **self.arrays())
         return file
 
 
@@ -183,7 +188,7 @@ def _read(file: Path) -> StoredRollouts:
         wrong = [name for name, shape in expected.items() if rows[name].shape != shape]
         if wrong or 0 in samples or side < 1:
             raise ValueError(f"not Q groups of G samples: {wrong}")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(
             f"{file} is not a file of rollouts, or was cut short; `moonseg train rl … --keep-rollouts 4` writes one"
         ) from error

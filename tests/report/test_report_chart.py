@@ -58,3 +58,24 @@ def test_the_running_mean_is_shorter_at_the_ends_and_skips_gaps():
 
 def test_titles_are_escaped():
     assert "<b>x</b>" not in chart(curve([1.0, 2.0], title="<b>x</b>"))
+
+
+def test_every_point_is_in_the_table_with_its_place_in_the_drawing():
+    html = chart(curve([0.0, np.nan, 1.0]))
+    rows = re.findall(r'<tr data-x="([^"]*)"><th scope="row">([^<]*)</th><td>([^<]*)</td></tr>', html)
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    assert rows == [
+        (f"{LEFT:.1f}", "0", "0"),
+        (f"{middle:.1f}", "1", "–"),
+        (f"{WIDTH - RIGHT:.1f}", "2", "1"),
+    ]
+
+
+def test_lines_of_two_runs_differ_by_more_than_their_colour_and_keep_them_where_one_is_empty():
+    first = Series(name="a", steps=np.arange(3), values=np.full(3, np.nan))
+    second = Series(name="b", steps=np.arange(1, 4), values=np.arange(3.0))
+    html = chart(Curve(title="loss", series=(first, second)))
+    assert '<path class="s1 d1" d="M46.0' in html and '<path class="s0 d0" d="M46' not in html
+    assert re.findall(r"</svg>(a|b)</span>", html) == ["a", "b"]
+    both = chart(Curve(title="loss", series=(second, second)))
+    assert re.findall(r"<td>([^<]*)</td><td>([^<]*)</td>", both) == [("0", "0"), ("1", "1"), ("2", "2")]

@@ -5,8 +5,10 @@ import pytest
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.report.content import GalleryItem, GallerySection
+from moonseg_jax.report.curves import curve_group
 from moonseg_jax.report.run import report_of_run, write_run_report
 from moonseg_jax.report.store import load_gallery, save_gallery
+from moonseg_jax.report.time_spent import time_spent
 from moonseg_jax.run_directory import RunDirectory
 
 FIGURES = {"miou": 0.7124, "ciou": 0.73, "p50": 0.81, "biou_2px": 0.46, "n": 512}
@@ -18,7 +20,7 @@ def run(tmp_path):
     for stage in ("rl", "sft"):
         inner = RunDirectory.create(run.path / stage, stage, "{}")
         for step in range(4):
-            inner.append_metrics(step, {"grad_norm": 1.0, "loss": step / 4 if step != 2 else float("nan")})
+            inner.append_metrics(step, {"gradient_norm": 1.0, "loss": step / 4 if step != 2 else float("nan")})
     run.write_summary(
         {
             "sft": {"coarse": FIGURES, "sampled_miou": 0.61},
@@ -34,23 +36,73 @@ def run(tmp_path):
 
 def test_a_run_becomes_tables_curves_and_facts(run):
     report = report_of_run(run)
-    assert report.summary is not None and report.baselines is not None
-    assert [row[0] for row in report.summary.rows] == [
+    (summary,) = report.summary
+    assert report.baselines is not None
+    assert [row[0] for row in summary.rows] == [
         "Supervised, coarse",
         "Reinforcement learning, coarse",
         "Reinforcement learning, refined",
     ]
-    assert report.summary.rows[0][1:] == ("0.712", "0.730", "0.810", "0.460", "512", "0.610")
+    assert summary.rows[0][1:] == ("0.712", "0.730", "0.810", "0.460", "512", "0.610")
     assert report.baselines.rows == (("the ground-truth box, filled", "0.554"), ("flat guess", "0.100"))
     assert dict(report.facts) == {"time": "10:52 min", "peak memory": "3.41 GiB", "seed": "4"}
     assert [group.title for group in report.curves] == ["Supervised", "Reinforcement learning"]
 
 
-def test_curves_put_the_telling_ones_first_and_keep_gaps(run):
-    loss, gradient = report_of_run(run).curves[0].curves
-    assert (loss.title, gradient.title) == ("loss", "grad_norm")
+def test_curves_keep_gaps_and_go_by_people_s_names(run):
+    other, optimisation = report_of_run(run).curves[0].parts[::-1]
+    assert (optimisation.title, other.title) == ("Optimisation", "Other")
+    (loss,), (gradient,) = other.curves, optimisation.curves
+    assert (loss.title, gradient.title, gradient.metric) == ("loss", "gradient norm", "gradient_norm")
     np.testing.assert_allclose(loss.series[0].values, [0.0, 0.25, np.nan, 0.75])
     np.testing.assert_array_equal(loss.series[0].steps, [0, 1, 2, 3])
+
+
+def test_charts_of_a_kind_stand_together_reward_terms_before_sizes():
+    rows = [
+        {"step": 1, "iou_large": 0.1, "term_length": 0.2, "reward": 0.3, "eval_p50": 0.4, "eval_miou": 0.5, "x": 1.0,
+         "wall_seconds": 3.0, "seconds_learn": 0.5, "seconds_per_step": 1.0, "entropy": 0.2, "tokens": 9.0}
+    ]  # fmt: skip
+    group = curve_group("RL", {"run": rows})
+    assert {part.title: [curve.metric for curve in part.curves] for part in group.parts} == {
+        "Held-out scenes": ["eval_miou", "eval_p50"],
+        "Reward and its terms": ["reward", "term_length", "iou_large"],
+        "Samples": ["tokens"],
+        "Optimisation": ["entropy"],
+        "Time and exchange": ["seconds_per_step", "seconds_learn"],
+        "Other": ["x"],
+    }
+
+
+def test_a_run_without_summary_says_how_its_held_out_figures_changed(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", "rl", "{}")
+    run.append_metrics(0, {"eval_miou": 0.5, "eval_tokens": 30.0})
+    run.append_metrics(5, {"loss": 1.0})
+    run.append_metrics(9, {"eval_miou": 0.75, "eval_tokens": 28.0})
+    (table,) = report_of_run(run.path).summary
+    assert table.columns == ("", "step 0", "step 9", "change")
+    assert table.rows == (("mIoU", "0.500", "0.750", "+0.250"), ("tokens per path", "30.000", "28.000", "-2.000"))
+
+
+def test_time_goes_to_the_parts_of_a_rollout_and_what_is_left_to_the_rest():
+    rows = [
+        {"step": 2, "seconds_per_step": 10.0, "seconds_rollout": None, "seconds_decode": None, "seconds_learn": 1.0},
+        {"step": 2, "eval_miou": 0.5},
+        {"step": 5, "seconds_per_step": 4.0, "seconds_rollout": 2.5, "seconds_decode": 2.0, "seconds_encode": 0.5,
+         "seconds_learn": 1.0},
+    ]  # fmt: skip
+    split = time_spent("RL", rows)
+    assert split.parts == ("encode", "decode", "learn", "rest")
+    np.testing.assert_array_equal(split.steps, [2, 5])
+    np.testing.assert_allclose(split.seconds, [[0, 0, 2, 18], [1.5, 6, 3, 1.5]])
+    assert "beside the learner" not in split.note
+    assert time_spent("RL", [{"step": 1, "eval_miou": 0.5}]) is None
+
+
+def test_time_of_samplers_beside_the_learner_is_said_to_overlap():
+    split = time_spent("RL", [{"step": 4, "seconds_per_step": 2.0, "seconds_rollout": 1.5, "seconds_learn": 1.5}])
+    np.testing.assert_allclose(split.seconds, [[6, 6, 0]])
+    assert "Samplers work beside the learner" in split.note
 
 
 def test_the_page_is_written_into_the_run(run):
