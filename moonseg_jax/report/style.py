@@ -100,6 +100,7 @@ white-space:nowrap;flex-basis:0;min-width:0}
 .p4{--c:var(--p4)}.p5{--c:var(--p5)}.p6{--c:var(--p6)}.p7{--c:var(--p7)}
 rect{fill:var(--c)}
 .chart .bars{height:150px;border-radius:4px;margin-top:6px}
+.spent th:first-child{white-space:nowrap}
 .axis{display:flex;font-size:11.5px;color:var(--quiet);text-align:center;font-variant-numeric:tabular-nums}
 .axis span{flex-basis:0;flex-grow:1;min-width:0}
 .scene h3{margin:0;line-height:1.35;font-weight:600;overflow-wrap:anywhere}
@@ -129,6 +130,7 @@ dt{color:var(--quiet)}dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:ta
 .panels,.pair .panels{grid-template-columns:repeat(3,1fr)}
 .controls label{width:100%}.controls select,.controls input{flex:1;min-width:0}.controls output{margin:0}
 .group .panels{grid-template-columns:repeat(3,1fr)}
+th,td{padding-right:11px;font-size:14px}
 dl{grid-template-columns:1fr}dd{margin-bottom:6px}}
 @media (prefers-color-scheme:dark){.whole span{color:#0d0f13}.whole .p7{color:var(--ink)}}
 @media print{.controls,.zoom,.readout{display:none}}

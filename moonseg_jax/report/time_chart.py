@@ -16,7 +16,7 @@ MOST_BARS = 60
 """Logs are put together until there are no more bars."""
 MOST_LABELS = 6
 """Beneath them; each names the steps of the bars above it."""
-LABELLED_FROM = 0.09
+LABELLED_FROM = 0.16
 """Smaller shares have no words in the bar; all are in the table."""
 
 
