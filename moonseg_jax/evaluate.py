@@ -148,6 +148,8 @@ def crops_of(scenes: Sequence[Scene], policy: Policy) -> int:
 
 
 Evaluation = Callable[[Any], dict[str, float]]
+Look = Callable[[Sequence[Prediction], Sequence[Bool[np.ndarray, "H W"]]], None]
+"""Is shown the predictions of an evaluation and their masks."""
 
 
 def coarse_evaluation(
@@ -158,6 +160,7 @@ def coarse_evaluation(
     crops: int = 1,
     sampled: bool = False,
     seed: int = 0,
+    look: Look | None = None,
 ) -> Evaluation:
     """A function of the parameters that gives the held-out figures of these scenes.
 
@@ -168,6 +171,7 @@ def coarse_evaluation(
       crops: crops per image.
       sampled: also judge one sample at T = 1 per phrase, as `sampled_miou`.
       seed: of that sample.
+      look: is shown the greedy paths every time.
 
     Returns:
       Function (parameters) → mIoU, cIoU, precision at .5, boundary IoU at 2 px of greedy paths, their mean token
@@ -178,9 +182,12 @@ def coarse_evaluation(
 
     def evaluate(params: Any) -> dict[str, float]:
         predictions = greedy(params, scenes)
+        masks = [prediction.mask() for prediction in predictions]
         figures = {
-            **mask_metrics(predictions).summary(), "tokens": float(np.mean([p.tokens for p in predictions]))
+            **mask_metrics(predictions, masks).summary(), "tokens": float(np.mean([p.tokens for p in predictions]))
         }  # fmt: skip
+        if look is not None:
+            look(predictions, masks)
         if sampler is not None:
             figures["sampled_miou"] = mask_metrics(sampler(params, scenes, seed)).summary()["miou"]
         return figures

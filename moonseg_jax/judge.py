@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.source import open_split
-from moonseg_jax.baselines import BaselineSample, mask_iou, measure_baselines
+from moonseg_jax.baselines import BaselineSample, measure_baselines
 from moonseg_jax.batch import true_mask
-from moonseg_jax.evaluate import Decoder, Prediction, crops_of, held_out_scenes, mask_metrics
+from moonseg_jax.evaluate import Decoder, crops_of, held_out_scenes, mask_metrics
+from moonseg_jax.gallery.scenes import GalleryItem, judged_scenes
 from moonseg_jax.policy import load_policy
 from moonseg_jax.predict import find_weights
-from moonseg_jax.refine import Refined, load_refiner, refine_predictions
+from moonseg_jax.refine import load_refiner, refine_predictions
 from moonseg_jax.refiner_evidence.evidence import Evidence
 from moonseg_jax.refiner_evidence.sources import CoarseFrom, embedded_scenes, gather, known_scenes
-from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.types import Scene
 
 Figures = dict[str, float]
@@ -84,7 +84,7 @@ def judge(
         baselines=_baselines(scenes, phrases, coarse) if baselines else None,
         statuses=dict(collections.Counter(one.status for one in final)),
         iterations=refiner.iterations if refiner else 0,
-        gallery=_gallery(predictions, coarse, final, is_refined=refiner is not None),
+        gallery=judged_scenes(predictions, coarse, final if refiner else None),
     )
 
 
@@ -104,23 +104,6 @@ def _baselines(scenes: Sequence[Scene], phrases: int, coarse: Sequence[np.ndarra
             )  # fmt: skip
     measured = measure_baselines(samples)
     return {**dataclasses.asdict(measured), "flood_fill_gain": measured.flood_fill_gain}
-
-
-def _gallery(
-    predictions: Sequence[Prediction], coarse: Sequence[np.ndarray], final: Sequence[Refined], *, is_refined: bool
-) -> list[GalleryItem]:
-    items = []
-    for prediction, drawn, one in zip(predictions, coarse, final):
-        truth = true_mask(prediction.example)
-        items.append(
-            GalleryItem(
-                image=prediction.example.image, phrase=prediction.example.phrase, polygons=prediction.polygons,
-                coarse=drawn, refined=one.mask if is_refined else None, truth=truth,
-                iou_coarse=mask_iou(drawn, truth), iou_refined=mask_iou(one.mask, truth) if is_refined else None,
-                status=one.status,
-            )
-        )  # fmt: skip
-    return items
 
 
 def judge_refinement(

@@ -17,10 +17,9 @@ from data_pipelines.source import open_split
 from moonseg_jax.compilation import compiled_programs
 from moonseg_jax.config_file import load_config
 from moonseg_jax.evaluate import held_out_scenes
+from moonseg_jax.gallery.keep import keep_scenes
 from moonseg_jax.judge import Judgement, judge
 from moonseg_jax.report.run import write_run_report
-from moonseg_jax.report.selection import with_largest_changes, worst_typical_best
-from moonseg_jax.report.store import save_gallery
 from moonseg_jax.run_directory import RunDirectory, write_json
 from moonseg_jax.shipped import shipped
 from moonseg_jax.train import run_refiner, run_rl, run_sft
@@ -34,8 +33,6 @@ PHRASES_JUDGED = 2
 """Phrases judged per held-out scene."""
 USUAL_MINUTES = 10.0
 """The stages' step counts in `experiments/shapes_tiny.py` suit a quickstart of so many minutes."""
-GALLERY_PER_SECTION, GALLERY_CHANGES = 8, 4
-"""Scenes of the report: the worst, typical and best ones, and those that the refiner changed most."""
 
 
 def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> None:
@@ -103,8 +100,7 @@ def quickstart(*, out: Path, seed: int, minutes: float, from_scratch: bool) -> N
         + (" --from-scratch" if from_scratch else ""),
     }
     write_json(run.path / "summary.json", summary)
-    ranked = worst_typical_best(after.gallery, GALLERY_PER_SECTION)
-    save_gallery(with_largest_changes(ranked, after.gallery, GALLERY_CHANGES), out / "gallery")
+    keep_scenes(out, after.gallery)
     report = write_run_report(out)
     console.print(_table(before, after))
     console.print(f"report   {report}\nsummary  {out / 'summary.json'}\nweights  {out}/rl/last, {out}/refiner/last")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from moonseg_jax.batch import true_mask
-from moonseg_jax.evaluate import Decoder, Evaluation
+from moonseg_jax.evaluate import Decoder, Evaluation, Prediction
 from moonseg_jax.metrics import MaskMetrics
 from moonseg_jax.policy import Policy
-from moonseg_jax.refine import Refiner
+from moonseg_jax.refine import Refined, Refiner
 from moonseg_jax.synthetic_pairs import true_box
 from moonseg_jax.types import Scene
 
 WORSE_BY = 0.01
 """A refined mask is worse where its IoU is lower than the coarse one's by more than this."""
 
+Look = Callable[[Sequence[Prediction], Sequence[Bool[np.ndarray, "H W"]], Sequence[Refined]], None]
+"""Is shown the predictions of an evaluation, their coarse masks, and what the refiner made of these."""
+
 
 def refined_evaluation(
-    policy: Policy, policy_params: Any, scenes: Sequence[Scene], *, phrases: int, crops: int
+    policy: Policy, policy_params: Any, scenes: Sequence[Scene], *, phrases: int, crops: int, look: Look | None = None
 ) -> Evaluation:
     """A function of the head's parameters that gives the figures after refinement.
 
@@ -33,6 +36,7 @@ def refined_evaluation(
       scenes: held-out scenes, decoded.
       phrases: phrases judged per scene.
       crops: crops per image.
+      look: is shown the refined masks every time.
 
     Returns:
       Function (parameters of the head) → mIoU, cIoU, precision at .5 and boundary IoU of refined masks; `coarse_miou`
@@ -53,6 +57,8 @@ def refined_evaluation(
     def evaluate(head_params: Any) -> dict[str, float]:
         refiner.replace_head(head_params)
         refined = refiner.refine(images, [prediction.box for prediction in predictions], coarse)
+        if look is not None:
+            look(predictions, coarse, refined)
         again = refiner.refine([images[i] for i in with_target], [true_box(truth) for truth in right], right)
         after, identity = MaskMetrics(), MaskMetrics()
         refined_iou = np.array([after.add(result.mask, truth) for result, truth in zip(refined, truths)])

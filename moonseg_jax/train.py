@@ -18,6 +18,7 @@ from moonseg_jax.batch import BatchLayout, prompt_batch, target_batch
 from moonseg_jax.crop_features import feature_source
 from moonseg_jax.errors import UserError
 from moonseg_jax.evaluate import coarse_evaluation, held_out_scenes
+from moonseg_jax.gallery.keep import keep_judged
 from moonseg_jax.learner.optimizers import make_optimizer
 from moonseg_jax.learner.reference_kl import make_reference_kl
 from moonseg_jax.learner.refiner import make_crop_encoder
@@ -77,7 +78,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool, sitting: Sitting
     change = functools.partial(augment, config.augmentation) if config.augmentation != AS_THEY_ARE else None
     loader = _loader(config, functools.partial(_supervised, layout, config.random_outline_start), transform=change)
     loop = Loop(
-        config, run, judged_by="miou", evaluate=_held_out(config, policy), export=_export_policy(config),
+        config, run, judged_by="miou", evaluate=_held_out(config, policy, run), export=_export_policy(config),
         shown=SFT_SHOWN, averaged=_averaged_policy(config), sitting=sitting,
     )  # fmt: skip
     if resume:
@@ -109,7 +110,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
     buffer = PairBuffer(config.pair_buffer, config.model.vision.crop)
     kept = KeptRollouts(run.path, config.keep_rollouts, resume, roles.process, learners)
     loop = Loop(
-        config, run, judged_by="miou", evaluate=_held_out(config, policy, sampled=True),
+        config, run, judged_by="miou", evaluate=_held_out(config, policy, run, sampled=True),
         export=_export_policy(config), extra=buffer, shown=RL_SHOWN, averaged=_averaged_policy(config),
         sitting=sitting, team=roles.learners,
     )  # fmt: skip
@@ -177,7 +178,7 @@ def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool, sitting:
     )  # fmt: skip
     update = refiner_program(config, head, optimizer)
     loop = Loop(
-        config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params),
+        config, run, judged_by="miou", evaluate=_refined_held_out(config, policy, policy_params, run),
         export=lambda folder, averaged: save_weights(folder, REFINER, averaged["refiner"], config.model),
         shown=REFINER_SHOWN, sitting=sitting,
     )  # fmt: skip
@@ -281,7 +282,7 @@ def _loader(config: LoopConfig, collate: Any, share: tuple[int, int] | None = No
     )  # fmt: skip
 
 
-def _held_out(config: LoopConfig, policy: Policy, *, sampled: bool = False) -> Any:
+def _held_out(config: LoopConfig, policy: Policy, run: RunDirectory, *, sampled: bool = False) -> Any:
     scenes = held_out_scenes(open_split(config.data, config.eval_split), config.eval_scenes)
     evaluate = coarse_evaluation(
         policy,
@@ -290,16 +291,22 @@ def _held_out(config: LoopConfig, policy: Policy, *, sampled: bool = False) -> A
         crops=config.crops,
         sampled=sampled,
         seed=config.seed,
+        look=_keeping_scenes(run),
     )
     return lambda averaged: evaluate(averaged["policy"])
 
 
-def _refined_held_out(config: RefinerConfig, policy: Policy, policy_params: Any) -> Any:
+def _refined_held_out(config: RefinerConfig, policy: Policy, policy_params: Any, run: RunDirectory) -> Any:
     scenes = held_out_scenes(open_split(config.data, config.eval_split), config.eval_scenes)
     evaluate = refined_evaluation(
-        policy, policy_params, scenes, phrases=config.phrases_per_image, crops=config.crops
+        policy, policy_params, scenes, phrases=config.phrases_per_image, crops=config.crops, look=_keeping_scenes(run)
     )  # fmt: skip
     return lambda averaged: evaluate(averaged["refiner"])
+
+
+def _keeping_scenes(run: RunDirectory) -> Any:
+    """Leaves scenes of every evaluation for the run's report; every process judges, one writes."""
+    return functools.partial(keep_judged, run.path) if jax.process_index() == 0 else None
 
 
 def _averaged_policy(config: PolicyConfig) -> Any:

@@ -53,6 +53,7 @@ LAYERS = (
     },
     {"train_config", "config_file", "loop"},
     {"evaluate", "refine", "refine_memory", "baselines", "rl_programs", "stage_programs"},
+    {"gallery"},
     {"placement"},
     {"rl_supply"},
     {"pair_source", "synthetic_pairs", "training_pairs", "crop_features", "refiner_evaluation"},

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.report.content import GalleryItem, PairedGallery, Report, ScenePair
+from moonseg_jax.gallery.scenes import GalleryItem
+from moonseg_jax.report.content import PairedGallery, Report, ScenePair
 from moonseg_jax.report.curves import Rows, curve_group, shared_metrics
 from moonseg_jax.report.page import write_report
 from moonseg_jax.report.run import config_text, groups_of, times_of

@@ -7,38 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class GalleryItem:
-    """One held-out scene with what the model made of it."""
-
-    image: UInt8[np.ndarray, "H W 3"]
-    phrase: str
-    polygons: tuple[Float[np.ndarray, "V 2"], ...]
-    """Subpaths of the predicted path: (x, y) vertices in units of the image; empty for an empty path."""
-    coarse: Bool[np.ndarray, "H W"]
-    refined: Bool[np.ndarray, "H W"] | None
-    """None where refinement did not run."""
-    truth: Bool[np.ndarray, "H W"]
-    iou_coarse: float
-    iou_refined: float | None
-    status: str
-    """`refined` or `unrefined: why`, see `moonseg_jax.status`."""
-
-    @property
-    def iou(self) -> float:
-        """IoU of the final mask: the refined one, or else the coarse one."""
-        return self.iou_coarse if self.iou_refined is None else self.iou_refined
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GallerySection:
-    """Scenes that belong together: the worst, the typical, the best."""
-
-    title: str
-    note: str
-    """How they were chosen, in a sentence."""
-    items: tuple[GalleryItem, ...]
+from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from moonseg_jax.report.content import GallerySection, PairedGallery, ScenePair
+from moonseg_jax.gallery.scenes import GallerySection
+from moonseg_jax.report.content import PairedGallery, ScenePair
 from moonseg_jax.report.scene import card, change, overlay, panel, path_drawing, refined_panel, scene_card, truth_panel
 
 Orders = Sequence[tuple[str, str]]

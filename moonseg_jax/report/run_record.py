@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.report.content import GallerySection
-from moonseg_jax.report.store import INDEX, load_gallery
+from moonseg_jax.gallery.keep import GALLERY
+from moonseg_jax.gallery.scenes import GallerySection
+from moonseg_jax.gallery.store import INDEX, load_gallery
 from moonseg_jax.rollout.group_record import GROUPS_FILE
 from moonseg_jax.run_directory import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, read_json, read_metrics
 
-GALLERY = "gallery"
 STAGES = {"sft": "Supervised", "rl": "Reinforcement learning", "refiner": "Refiner"}
 """Kinds of runs, and their headings."""
 

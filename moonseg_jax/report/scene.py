@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
+from moonseg_jax.gallery.scenes import GalleryItem
 from moonseg_jax.metrics import LARGE_FROM, MEDIUM_FROM
-from moonseg_jax.report.content import GalleryItem
 from moonseg_jax.status import is_as_asked
 
 MOST_PIXELS = 384

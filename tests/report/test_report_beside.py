@@ -6,9 +6,9 @@ from test_report_page import page, scene, tags
 
 from moonseg_jax import cli
 from moonseg_jax.errors import UserError
+from moonseg_jax.gallery.scenes import GallerySection
+from moonseg_jax.gallery.store import save_gallery
 from moonseg_jax.report.beside import names_of, report_beside
-from moonseg_jax.report.content import GallerySection
-from moonseg_jax.report.store import save_gallery
 from moonseg_jax.run_directory import RunDirectory
 
 

@@ -7,17 +7,8 @@ import pytest
 from browsers import another_visitor, open_page
 from test_report_page import group, report, scene
 
-from moonseg_jax.report.content import (
-    Curve,
-    CurveGroup,
-    CurvePart,
-    GallerySection,
-    Groups,
-    PairedGallery,
-    ScenePair,
-    Series,
-    TimeSplit,
-)
+from moonseg_jax.gallery.scenes import GallerySection
+from moonseg_jax.report.content import Curve, CurveGroup, CurvePart, Groups, PairedGallery, ScenePair, Series, TimeSplit
 from moonseg_jax.report.page import write_report
 
 LONG = "the-second-largest-of-all-" * 6

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
+from moonseg_jax.gallery.selection import with_largest_changes, worst_typical_best
 from moonseg_jax.report.content import (
     Curve,
     CurveGroup,
     CurvePart,
-    GalleryItem,
-    GallerySection,
     Groups,
     GroupSample,
     PairedGallery,
@@ -26,7 +26,6 @@ from moonseg_jax.report.content import (
 )
 from moonseg_jax.report.page import document, page, write_report
 from moonseg_jax.report.scene import overlay_indices, scene_card
-from moonseg_jax.report.selection import with_largest_changes, worst_typical_best
 
 HOSTILE = '</style><script>alert(\'x\')</script><img src="https://example.org/x.png" onerror="x">'
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.report.content import GalleryItem, GallerySection
+from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
+from moonseg_jax.gallery.store import load_gallery, save_gallery
 from moonseg_jax.report.curves import curve_group
 from moonseg_jax.report.run import report_of_run, write_run_report
-from moonseg_jax.report.store import load_gallery, save_gallery
 from moonseg_jax.report.time_spent import time_spent
 from moonseg_jax.run_directory import RunDirectory
 

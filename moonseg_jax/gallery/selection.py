@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moonseg_jax.report.content import GalleryItem, GallerySection
+from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
 
 
 def worst_typical_best(items: Sequence[GalleryItem], per_section: int) -> tuple[GallerySection, ...]:

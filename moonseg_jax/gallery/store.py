@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from etils import epath
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from moonseg_jax.errors import UserError
-from moonseg_jax.report.content import GalleryItem, GallerySection
+from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
 
 INDEX = "gallery.json"
 
@@ -21,18 +22,27 @@ def save_gallery(sections: tuple[GallerySection, ...], folder: Path) -> None:
 
     Args:
       sections: What to write.
-      folder: Made if missing.
+      folder: Made if missing; what lies there is replaced once all is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    partial, place = epath.Path(folder).with_name(f"{folder.name}.partial"), epath.Path(folder)
+    _clear(partial)
+    partial.mkdir(parents=True)
     index = [
         {
             "title": section.title,
             "note": section.note,
-            "items": [_save(item, folder, f"{section.title.lower()}-{n:03d}") for n, item in enumerate(section.items)],
+            "items": [_save(item, partial, f"{section.title.lower()}-{n:03d}") for n, item in enumerate(section.items)],
         }
         for section in sections
     ]
-    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    (partial / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    _clear(place)
+    partial.rename(place)
+
+
+def _clear(folder: epath.Path) -> None:
+    if folder.exists():
+        folder.rmtree()
 
 
 def load_gallery(folder: Path) -> tuple[GallerySection, ...]:
@@ -55,11 +65,11 @@ def load_gallery(folder: Path) -> tuple[GallerySection, ...]:
         raise UserError(f"{folder} is not a gallery of a run: {type(error).__name__}: {error}") from error
 
 
-def _save(item: GalleryItem, folder: Path, name: str) -> dict[str, Any]:
-    Image.fromarray(item.image).save(folder / f"{name}-image.png")
+def _save(item: GalleryItem, folder: epath.Path, name: str) -> dict[str, Any]:
+    _picture(item.image, folder / f"{name}-image.png")
     for kind, mask in (("coarse", item.coarse), ("refined", item.refined), ("truth", item.truth)):
         if mask is not None:
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{name}-{kind}.png")
+            _picture(mask.astype(np.uint8) * 255, folder / f"{name}-{kind}.png")
     return {
         "name": name,
         "phrase": item.phrase,
@@ -71,16 +81,21 @@ def _save(item: GalleryItem, folder: Path, name: str) -> dict[str, Any]:
     }
 
 
+def _picture(pixels: UInt8[np.ndarray, "H W *C"], file: epath.Path) -> None:
+    with file.open("wb") as opened:
+        Image.fromarray(pixels).save(opened, "PNG")
+
+
 def _load(entry: dict[str, Any], folder: Path) -> GalleryItem:
     name = str(entry["name"])
     if Path(name).name != name:
         raise UserError(f"{folder / INDEX}: {name!r} is not the name of a file in that folder")
 
     def mask(kind: str) -> Bool[np.ndarray, "H W"]:
-        with Image.open(folder / f"{name}-{kind}.png") as picture:
+        with (folder / f"{name}-{kind}.png").open("rb") as opened, Image.open(opened) as picture:
             return np.asarray(picture.convert("L")) > 127
 
-    with Image.open(folder / f"{name}-image.png") as picture:
+    with (folder / f"{name}-image.png").open("rb") as opened, Image.open(opened) as picture:
         image = np.asarray(picture.convert("RGB"))
     return GalleryItem(
         image=image,

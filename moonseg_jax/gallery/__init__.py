@@ -1,0 +1,1 @@
+"""Held-out scenes with what a model made of them, kept in the folder of a run."""
