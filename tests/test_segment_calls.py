@@ -171,8 +171,13 @@ def test_references_stand_in_the_prompt_before_the_phrase(segmenter):
     assert pointed.path != plain.path, "random weights read what they are given"
 
 
+def test_boxes_are_corners_as_the_engine_takes_them():
+    taken = prompt_references([(0.2, 0.1, 0.8, 0.9), (0.1, 0.1, 0.1, 0.9), (0.5, 0.5, 0.5, 0.5)])
+    np.testing.assert_allclose(taken, [(0.5, 0.5, 0.6, 0.8), (0.1, 0.5, 0, 0.8), (0.5, 0.5, 0, 0)], atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "ref", [(1.2, 0.5), (-0.1, 0.5), (0.1, 0.2, 0.3), (0.5, 0.5, 0.4, 0.9), (0.1, 0.1, 0.1, 0.9), (float("nan"), 0.1),
+    "ref", [(1.2, 0.5), (-0.1, 0.5), (0.1, 0.2, 0.3), (0.5, 0.5, 0.4, 0.9), (0.1, 0.9, 0.4, 0.5), (float("nan"), 0.1),
             ("a", "b"), 0.5, (0.2, 0.2, 0.5, 1.01)], ids=str,
 )  # fmt: skip
 def test_references_outside_of_the_image_are_refused(segmenter, ref):
