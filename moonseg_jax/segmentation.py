@@ -52,9 +52,10 @@ class Segmentation:
     presence: float = math.nan
     """Probability that the policy gave to the very centre its box has: high where it was sure of one place.
 
-    It ranks phrases by whether their object is there, far better than `score` does (figures: README). It is no
-    probability that the object is there, and low too where several objects fit the phrase; values of checkpoints with
-    other coordinate bins do not compare. 0 where no box was drawn; nan where the policy did not tell.
+    It ranks phrases by whether their object is there, far better than `score` does: AUC .896 against .708 with the
+    shipped weights (`python -m moonseg_jax.bench.presence 150`). It is no probability that the object is there, and
+    low too where several objects fit the phrase; values of checkpoints with other coordinate bins do not compare. 0
+    where no box was drawn; nan where the policy did not tell.
     """
 
     @functools.cached_property

@@ -109,11 +109,10 @@ def test_whoever_asks_is_told_of_compiling_once(segmenter):
 
 
 def test_python_is_told_of_compiling_unless_it_wants_to_hear_nothing(capsys):
-    small = np.full((96, 96, 3), 100, np.uint8)
-    predict.Segmenter.load(refine=False).segment(small, "the red star")
+    predict.Segmenter.load(refine=False)._decoder(1, 1, one_by_one=True)
     heard = capsys.readouterr()
     assert heard.err.startswith("moonseg: compiling for 1 image(s)") and heard.err.count("\n") == 1 and not heard.out
-    predict.Segmenter.load(refine=False, say=None).segment(small, "the red star")
+    predict.Segmenter.load(refine=False, say=None)._decoder(1, 1, one_by_one=True)
     assert capsys.readouterr().err == ""
 
 
