@@ -77,7 +77,8 @@ class Segment:
         else:
             segmentation = segmenter.segment(self.image, self.phrases[0], references)
             segmentation.save(self.out)
-            print(f"{segmentation.status}: {segmentation.mask.mean():.1%} of the image, written to {self.out}")
+            share, sure = f"{segmentation.mask.mean():.1%} of the image", f"presence {segmentation.presence:.2f}"
+            print(f"{segmentation.status}: {share}, {sure}, written to {self.out}")
         if self.checkpoint is None:
             _say("answered by the shipped checkpoint, which knows coloured shapes only; --checkpoint names another")
         if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ class Prediction:
     """Subpaths in units of the image."""
     tokens: int
     """Completion length, EOS included."""
+    centre_probability: float = math.nan
+    """What the policy gave to the two coordinates that the box has its centre at; 0 where it drew none, nan where
+    nobody asked."""
 
     def mask(self) -> Bool[np.ndarray, "H W"]:
         """The path filled at the image's resolution."""

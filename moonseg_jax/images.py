@@ -63,12 +63,18 @@ def decode_image(
         content, name = source, f"image of {len(source)} bytes"
         if len(content) > limits.max_bytes:
             raise UserError(f"{name}: larger than the limit of {limits.max_bytes} bytes; shrink it first")
-    else:
+    elif isinstance(source, (str, os.PathLike)):
         content, name = _read(source, limits), f"image {os.fspath(source)!r}"
+    else:
+        raise UserError(
+            f"image of type {type(source).__name__}: give a path, encoded bytes, a Pillow image or a uint8 array"
+        )
     try:
         return _to_rgb(Image.open(io.BytesIO(content)), name, limits, orient)
     except UserError:
         raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: far more pixels than the limit of {limits.max_pixels}; shrink it first") from error
     except UNREADABLE as error:
         reason = f"{error}".partition("<")[0].strip() or type(error).__name__
         raise UserError(f"{name}: not a readable image ({reason}); give a PNG, JPEG, WebP, …") from error
@@ -100,10 +106,15 @@ def tile_counts(height: int, width: int, window: int, max_tiles: int) -> tuple[i
 
 
 def select_tiling(height: int, width: int, vision: VisionConfig) -> tuple[int, int]:
-    """Rows and columns of tiles an image of height x width pixels is cut into (specification §3.2)."""
+    """Rows and columns of the tiles, at most `max_tiles`, of an image of height x width pixels (specification §3.2).
+
+    The official code cuts more from a long strip, such as 900 x 100 pixels; shapes are fixed here, so its long side
+    gets `max_tiles`.
+    """
     margins = 2 * vision.overlap_margin * vision.patch
     window = vision.crop - margins
-    return tile_counts(max(height - margins, 1), max(width - margins, 1), window, vision.max_tiles)
+    rows, cols = tile_counts(max(height - margins, 1), max(width - margins, 1), window, vision.max_tiles)
+    return min(rows, vision.max_tiles), min(cols, vision.max_tiles)
 
 
 def crops_needed(sizes: Iterable[tuple[int, int]], vision: VisionConfig) -> int:

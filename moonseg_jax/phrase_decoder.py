@@ -67,18 +67,20 @@ class PhraseDecoder:
         while not is_done:
             tokens = next(waiting, tokens)
             state, drawn = self._draw(params, state, np.int32(tokens))
-            unfinished, lengths, box, edges = jax.device_get(drawn)
+            unfinished, lengths, box, centres, edges = jax.device_get(drawn)
             is_done = not unfinished
-            yield self._predictions(rows, lengths, box, edges), is_done
+            yield self._predictions(rows, lengths, box, centres, edges), is_done
 
-    def _predictions(self, rows: Rows, lengths: np.ndarray, box: np.ndarray, edges: Any) -> list:
+    def _predictions(
+        self, rows: Rows, lengths: np.ndarray, box: np.ndarray, centres: np.ndarray, edges: Any
+    ) -> list[list[Prediction]]:
         predictions = []
         for image, examples in enumerate(rows):
             first = image * self._layout.phrases
             predictions.append(
                 [
                     Prediction(
-                        example=example, box=box[n], tokens=int(lengths[n]),
+                        example=example, box=box[n], tokens=int(lengths[n]), centre_probability=float(centres[n]),
                         polygons=tuple(polygons_of(edges.points[n], edges.valid[n], edges.subpath[n])),
                     )
                     for n, example in enumerate(examples, first)
@@ -93,9 +95,13 @@ def _begin(policy: Policy, slots: int, params: Any, batch: PromptBatch) -> Engin
 
 def _draw(
     policy: Policy, params: Any, state: EngineState, tokens: Int[Array, ""]
-) -> tuple[EngineState, tuple[Int[Array, ""], Int[Array, " N"], Float[Array, "N 4"], EdgeBatch]]:
+) -> tuple[
+    EngineState, tuple[Int[Array, ""], Int[Array, " N"], Float[Array, "N 4"], Float[Array, " N"], EdgeBatch]
+]:  # fmt: skip
     state = advance(policy.model, policy.grammar, params, state, tokens)
     record = state.record
     box = box_from_tokens(record.token_ids, record.bins, policy.config.region, policy.config.paths)
+    # A completion begins with the two coordinates of the box's centre; without a target it ends at once.
+    centre = jnp.where(record.lengths > 1, jnp.exp(record.log_probs[:, 0] + record.log_probs[:, 1]), 0.0)
     edges = edges_from_tokens(record.token_ids, record.lengths, box, policy.tables)
-    return state, (jnp.copy(state.unfinished), jnp.copy(record.lengths), box, edges)
+    return state, (jnp.copy(state.unfinished), jnp.copy(record.lengths), box, centre, edges)

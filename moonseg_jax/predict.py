@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -31,6 +32,10 @@ Images = list[Any] | tuple[ImageSource, ...]
 Phrases = list[str] | tuple[str, ...]
 Row = tuple[Example, ...]
 """One image with its phrases."""
+
+
+def _say(text: str) -> None:
+    print(f"moonseg: {text}", file=sys.stderr, flush=True)
 
 
 class Segmenter:
@@ -69,7 +74,7 @@ class Segmenter:
         iterations: int | None = None,
         guard: bool = False,
         batch: int = BATCH,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[str], None] | None = _say,
     ) -> Segmenter:
         """Loads weights; programs are compiled at their first use.
 
@@ -82,7 +87,8 @@ class Segmenter:
           iterations: calls of the refinement head; None takes the model's, 0 is the same as `refine=False`.
           guard: keep coarse masks that the refined ones promise nothing better than, see `Refiner`.
           batch: rows decoded, and crops refined, side by side where several images or phrases are given.
-          say: told whenever something is about to be compiled; nobody is told by default.
+          say: told whenever something is about to be compiled; by default a line goes to standard error. None: nobody
+            is told.
 
         Raises:
           UserError: a folder holds no weights, or weights of other sizes; there is no refiner and one is asked for;
@@ -152,7 +158,7 @@ class Segmenter:
         references = prompt_references(spatial_refs or ())
         several = isinstance(image, (list, tuple))
         images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
-        phrases = [phrase] if isinstance(phrase, str) else list(phrase)
+        phrases = list(phrase) if isinstance(phrase, (list, tuple)) else [phrase]
         if several and (stream or references):
             raise UserError(
                 f"{'stream' if stream else 'spatial_refs'} goes with one image, got a list of {len(images)}"
@@ -189,6 +195,8 @@ class Segmenter:
         if not phrases:
             raise UserError("no phrase; say what to segment, for example 'the red star'")
         for phrase in phrases:
+            if not isinstance(phrase, str):
+                raise UserError(f"the phrase must be text, got {phrase!r}; give a str or a list of them")
             self.policy.vocabulary.prompt(phrase, references)
 
     def _answer_rows(self, rows: Sequence[Row], refine: bool, *, one_by_one: bool) -> list[list[Segmentation]]:
@@ -269,6 +277,7 @@ def _answer(prediction: Prediction, final: Refined) -> Segmentation:
         image=prediction.example.image, phrase=prediction.example.phrase, path=prediction.path(),
         drawn_box=(cx, cy, width, height), box=(x0, y0, x1, y1), polygons=prediction.polygons,
         coarse_mask=prediction.mask(), mask=final.mask, status=final.status, score=final.score,
+        presence=prediction.centre_probability,
     )  # fmt: skip
 
 

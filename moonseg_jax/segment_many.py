@@ -128,7 +128,8 @@ def _write_image(out: Path, file: Path, found: Sequence[Segmentation]) -> Iterat
         told = answer.to_json()
         public = answer.to_moondream()
         yield {
-            "file": file.name, "phrase": answer.phrase, "status": answer.status, "score": told["score"],
+            "file": file.name, "phrase": answer.phrase, "status": answer.status,
+            "score": told["score"], "presence": told["presence"],
             "box": public.get("bbox"), "path": public["path"], "path_is": told["path_is"],
             "coco": told["coco"], "mask": f"{stem}.png", "svg": f"{stem}.svg", "overlay": overlay,
         }  # fmt: skip

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ class Segmentation:
     """One of `status.STATUSES`: `refined`, or `unrefined: ` and why."""
     score: float
     """IoU that the refiner predicts of its mask; nan where nothing was refined."""
+    presence: float = math.nan
+    """Probability that the policy gave to the very centre its box has: high where it was sure of one place.
+
+    It ranks phrases by whether their object is there, far better than `score` does: AUC .896 against .708 with the
+    shipped weights (`python -m moonseg_jax.bench.presence 150`). It is no probability that the object is there, and
+    low too where several objects fit the phrase; values of checkpoints with other coordinate bins do not compare. 0
+    where no box was drawn; nan where the policy did not tell.
+    """
 
     @functools.cached_property
     def refined(self) -> RefinedPath | None:
@@ -76,7 +85,7 @@ class Segmentation:
         """
         return path_of_mask(self.mask, tolerance=tolerance, max_subpaths=MAX_SUBPATHS).path
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `.png` (the mask, 0 and 255), `.svg` (the path) or `.json` (paths, boxes, mask and status).
 
         The path is the refined one where there is one; the files say which. The `.json` holds the coarse one too.
@@ -84,6 +93,7 @@ class Segmentation:
         Raises:
           UserError: another ending, or the file cannot be written.
         """
+        path = Path(path)
         writers = {".png": self._save_png, ".svg": self._save_svg, ".json": self._save_json}
         write = writers.get(path.suffix.lower())
         if write is None:
@@ -141,7 +151,7 @@ class Segmentation:
         lines = self.lines()
         return {
             "phrase": self.phrase, "status": self.status, "path_is": self._which,
-            "score": None if math.isnan(self.score) else self.score, **final, "coarse": coarse,
+            "score": _number(self.score), "presence": _number(self.presence), **final, "coarse": coarse,
             "lines": {"path": lines.text, "box": _named(lines.box)}, "coco": self.to_coco(),
         }  # fmt: skip
 
@@ -170,6 +180,11 @@ def _path_fields(path: str, corners: Box, drawn: Box) -> dict[str, Any]:
 
 def _public_fields(path: str, corners: Box) -> dict[str, Any]:
     return {"path": path, "bbox": dict(zip(("x_min", "y_min", "x_max", "y_max"), corners))}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan."""
+    return None if math.isnan(value) else value
 
 
 def _named(box: Box) -> dict[str, float]:

@@ -1,4 +1,9 @@
-"""Where the user points: spatial references as the public API takes them → as prompts write them."""
+"""Where the user points: spatial references as the public API takes them → as prompts write them.
+
+The API's boxes are corners in units of the image: docs.moondream.ai/skills/segment, and `SpatialRef` in
+`moondream/types.py` of its client 2.6.1. Its engine turns them into centre and size for the prompt, as is done here:
+`kestrel/utils/spatial_refs.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ def prompt_references(refs: SpatialRefs) -> tuple[tuple[float, ...], ...]:
       refs: see `SpatialRefs`.
 
     Raises:
-      UserError: another number of values, a place outside the image, or a box without inside.
+      UserError: another number of values, a place outside the image, or a box whose corners are exchanged.
     """
     return tuple(_reference(ref) for ref in refs)
 
@@ -47,6 +52,9 @@ def _reference(ref: Sequence[float]) -> tuple[float, ...]:
     if len(values) == 2:
         return values
     x0, y0, x1, y1 = values
-    if x1 <= x0 or y1 <= y0:
-        raise UserError(f"spatial reference {ref!r}: a box needs x_min < x_max and y_min < y_max")
+    if x1 < x0 or y1 < y0:
+        raise UserError(
+            f"spatial reference {ref!r}: a box is (x_min, y_min, x_max, y_max) with x_min <= x_max and y_min <= y_max: "
+            "its upper left and its lower right corner"
+        )
     return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0

@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from decompression_bomb import BOMB
 from PIL import Image
 
 from moonseg_jax import config, images
@@ -168,6 +170,17 @@ def test_orientation_is_applied_only_on_request():
     np.testing.assert_array_equal(turned[..., 0], [[3, 0], [4, 1], [5, 2]])
 
 
+def test_no_image_has_more_tiles_than_a_batch_holds():
+    sides = [*range(1, 1000, 37), 4000, 20_000]
+    for vision in (config.tiny().vision, config.moondream3().vision):
+        assert vision.max_tiles == max(
+            math.prod(images.select_tiling(height, width, vision)) for height in sides for width in sides
+        )
+    assert images.select_tiling(100, 900, config.tiny().vision) == (1, 4)
+    strip = Image.fromarray(np.zeros((100, 900, 3), np.uint8))
+    assert images.pack_crops(np.asarray(strip), config.tiny().vision, 5)[0].shape[0] == 5
+
+
 def test_broken_input_is_one_clear_error(tmp_path):
     whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
     text = tmp_path / "notes.txt"
@@ -181,6 +194,7 @@ def test_broken_input_is_one_clear_error(tmp_path):
         (lambda: images.decode_image(whole[: len(whole) // 2]), "not a readable image"),
         (lambda: images.decode_image(whole, small), "larger than the limit of 200 bytes"),
         (lambda: images.decode_image(np.zeros((20, 20, 3), np.uint8), small), "limit is 100 pixels"),
+        (lambda: images.decode_image(BOMB), "far more pixels than the limit of 64000000; shrink it first"),
         (lambda: images.decode_image(np.zeros((20, 20, 3), np.float32)), "expected uint8"),
         (lambda: images.decode_image(np.zeros((0, 20, 3), np.uint8)), "nothing in it"),
     ]

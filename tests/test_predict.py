@@ -49,7 +49,7 @@ def test_an_answer_is_consistent_with_itself(answer):
 def test_answers_are_written_in_three_formats(answer, tmp_path):
     answer.save(tmp_path / "a.png")
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")) > 0, answer.mask)
-    answer.save(tmp_path / "B.PNG")
+    answer.save(str(tmp_path / "B.PNG"))
     assert (tmp_path / "B.PNG").read_bytes() == (tmp_path / "a.png").read_bytes()
     answer.save(tmp_path / "a.svg")
     assert f'd="{answer.refined_path}"' in (tmp_path / "a.svg").read_text()

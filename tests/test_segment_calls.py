@@ -82,7 +82,7 @@ def test_paths_are_those_of_the_evaluation(segmenter):
 
 
 def test_other_image_sizes_compile_nothing(segmenter):
-    sizes = [(48, 48), (30, 41), (47, 20), (120, 130), (90, 200), (333, 77)]
+    sizes = [(48, 48), (30, 41), (47, 20), (120, 130), (90, 200), (333, 77), (900, 60)]
     images = [np.asarray(Image.fromarray(IMAGES[0]).resize(size)) for size in sizes]
     for image in (images[0], images[3]):
         segmenter.segment(image, PHRASES[0])
@@ -106,6 +106,14 @@ def test_whoever_asks_is_told_of_compiling_once(segmenter):
     for phrase in PHRASES[:2]:
         loud.segment(IMAGES[0], phrase)
     assert len(said) == 1 and "compiling for 1 image(s) at a time, 1 phrase(s)" in said[0]
+
+
+def test_python_is_told_of_compiling_unless_it_wants_to_hear_nothing(capsys):
+    predict.Segmenter.load(refine=False)._decoder(1, 1, one_by_one=True)
+    heard = capsys.readouterr()
+    assert heard.err.startswith("moonseg: compiling for 1 image(s)") and heard.err.count("\n") == 1 and not heard.out
+    predict.Segmenter.load(refine=False, say=None)._decoder(1, 1, one_by_one=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_batches_are_refined_with_the_settings_of_single_masks(segmenter, monkeypatch):
@@ -171,8 +179,13 @@ def test_references_stand_in_the_prompt_before_the_phrase(segmenter):
     assert pointed.path != plain.path, "random weights read what they are given"
 
 
+def test_boxes_are_corners_as_the_engine_takes_them():
+    taken = prompt_references([(0.2, 0.1, 0.8, 0.9), (0.1, 0.1, 0.1, 0.9), (0.5, 0.5, 0.5, 0.5)])
+    np.testing.assert_allclose(taken, [(0.5, 0.5, 0.6, 0.8), (0.1, 0.5, 0, 0.8), (0.5, 0.5, 0, 0)], atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "ref", [(1.2, 0.5), (-0.1, 0.5), (0.1, 0.2, 0.3), (0.5, 0.5, 0.4, 0.9), (0.1, 0.1, 0.1, 0.9), (float("nan"), 0.1),
+    "ref", [(1.2, 0.5), (-0.1, 0.5), (0.1, 0.2, 0.3), (0.5, 0.5, 0.4, 0.9), (0.1, 0.9, 0.4, 0.5), (float("nan"), 0.1),
             ("a", "b"), 0.5, (0.2, 0.2, 0.5, 1.01)], ids=str,
 )  # fmt: skip
 def test_references_outside_of_the_image_are_refused(segmenter, ref):
@@ -189,6 +202,10 @@ def test_what_does_not_fit_together_is_refused(segmenter):
         segmenter.segment(IMAGES[:2], PHRASES[0], spatial_refs=[(0.5, 0.5)])
     with pytest.raises(UserError, match="no phrase"):
         segmenter.segment(IMAGES[0], [])
+    with pytest.raises(UserError, match="phrase must be text, got None"):
+        segmenter.segment(IMAGES[0], None)
+    with pytest.raises(UserError, match="image of type int: give a path"):
+        segmenter.segment(7, PHRASES[0])
     with pytest.raises(UserError, match="X,Y or X_MIN"):
         reference_from_text("here")
     with pytest.raises(UserError, match="batch must be at least 1"):

@@ -24,9 +24,18 @@ AT_ONCE = 2
 KEPT_SECONDS = 3600
 """How long uploads and downloads lie, at least."""
 HOW_TO_POINT = (
-    "Click into the photo to point at something; click a second time, elsewhere, and both clicks are the corners of a "
-    "box. A third click starts anew."
+    "Click into the photo to point at something, or drag a box around it. A second click, elsewhere, makes a box of "
+    "both, too; a third one starts anew."
 )
+WHERE = "Where to look: x, y or x_min, y_min, x_max, y_max, from 0 to 1"
+DRAG_BOX = Path(__file__).with_name("drag_box.js")
+STYLE = """
+#picture img { cursor: crosshair; touch-action: pinch-zoom; user-select: none; }
+#drag-band {
+  position: fixed; z-index: 10000; pointer-events: none; box-sizing: border-box;
+  border: 2px dashed #fff; outline: 2px solid #ff5ab4; background: rgba(255, 90, 180, 0.15);
+}
+"""
 FONTS = ("system-ui", "sans-serif")
 
 
@@ -60,13 +69,14 @@ def page(model: SharedModel, folder: Path) -> gr.Blocks:
                     label="What to segment", placeholder="the small red star", max_lines=1, elem_id="phrase"
                 )
                 ask = gr.Button("Segment", variant="primary", elem_id="ask")
-                forget = gr.Button("Forget the clicks", size="sm", elem_id="forget")
+                forget = gr.Button("Forget point and box", size="sm", elem_id="forget")
             with gr.Column(scale=3):
                 shown = gr.Image(
                     label="Photo", interactive=False, buttons=["fullscreen"], format="png", height=500,
                     elem_id="picture", alt_text="The photo with what was drawn on it",
                 )  # fmt: skip
                 gr.Markdown(HOW_TO_POINT)
+                where = gr.Textbox(label=WHERE, placeholder="0.25, 0.5", max_lines=1, elem_id="where")
                 view = gr.Radio(views_of(Visit()), value="photo", label="Show", elem_id="view")
                 words = gr.Markdown("Drop a photo or choose an example, and say what to segment.", elem_id="words")
                 with gr.Row():
@@ -75,7 +85,7 @@ def page(model: SharedModel, folder: Path) -> gr.Blocks:
 
         def begin(begun: Visit, said: str) -> tuple[Any, ...]:
             """Everything for another photo."""
-            return begun, picture(begun, "photo"), _views(begun, "photo"), "", said, *_no_files()
+            return begun, picture(begun, "photo"), _views(begun, "photo"), "", said, *_no_files(), ""
 
         def opened(file: str | None) -> tuple[Any, ...]:
             if file is None:
@@ -92,18 +102,25 @@ def page(model: SharedModel, folder: Path) -> gr.Blocks:
         def clicked(before: Visit, at: View, event: gr.SelectData) -> tuple[Any, ...]:
             under = picture(before, "photo")
             if under is None:
-                return before, None
+                return before, None, ""
             (x, y), (height, width) = event.index, under.shape[:2]
             after = before.clicked(((x + 0.5) / width, (y + 0.5) / height))
-            return after, picture(after, at)
+            return after, picture(after, at), after.where
+
+        def pointed(before: Visit, at: View, said: str) -> tuple[Any, ...]:
+            try:
+                after = before.pointed(said)
+            except UserError:  # Half typed, perhaps; what stays wrong is told when it is asked with.
+                return gr.skip(), gr.skip()
+            return (gr.skip(), gr.skip()) if after is before else (after, picture(after, at))
 
         def forgotten(before: Visit, at: View) -> tuple[Any, ...]:
             after = dataclasses.replace(before, clicks=())
-            return after, picture(after, at)
+            return after, picture(after, at), after.where
 
-        def asked(before: Visit, text: str) -> Iterator[tuple[Any, ...]]:
+        def asked(before: Visit, text: str, said: str) -> Iterator[tuple[Any, ...]]:
             try:
-                for moment in shown_turn(model, before, text or ""):
+                for moment in shown_turn(model, before.pointed(said), text or ""):
                     answer = moment.visit.answer
                     written = _no_files()
                     if answer is not None:
@@ -115,14 +132,17 @@ def page(model: SharedModel, folder: Path) -> gr.Blocks:
 
         everything = [visit, shown, view, path, words, *files]
         asking = gr.on(
-            [ask.click, phrase.submit], asked, [visit, phrase], everything, concurrency_limit=AT_ONCE,
-            concurrency_id="model", trigger_mode="always_last", show_progress="hidden", api_visibility="private",
+            [ask.click, phrase.submit, where.submit], asked, [visit, phrase, where], everything,
+            concurrency_limit=AT_ONCE, concurrency_id="model", trigger_mode="always_last", show_progress="hidden",
+            api_visibility="private",
         )  # fmt: skip
         plain: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on([upload.upload, upload.clear], opened, upload, everything, cancels=[asking], **plain)
-        gallery.select(chosen, None, [*everything, phrase, upload], cancels=[asking], **plain)
-        shown.select(clicked, [visit, view], [visit, shown], trigger_mode="multiple", **plain)
-        forget.click(forgotten, [visit, view], [visit, shown], **plain)
+        anew = [*everything, where]
+        gr.on([upload.upload, upload.clear], opened, upload, anew, cancels=[asking], **plain)
+        gallery.select(chosen, None, [*anew, phrase, upload], cancels=[asking], **plain)
+        shown.select(clicked, [visit, view], [visit, shown, where], trigger_mode="multiple", **plain)
+        where.change(pointed, [visit, view, where], [visit, shown], trigger_mode="always_last", **plain)
+        forget.click(forgotten, [visit, view], [visit, shown, where], **plain)
         view.input(picture, [visit, view], shown, trigger_mode="always_last", **plain)
     return blocks
 

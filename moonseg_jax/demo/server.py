@@ -54,13 +54,14 @@ class DemoServer:
         self._port = _bindable(self._host, self._port)
         self._folder = tempfile.TemporaryDirectory(prefix="moonseg-demo-", ignore_cleanup_errors=True)
         os.environ.update(QUIET | {FOLDER_VARIABLE: self._folder.name})
-        from moonseg_jax.demo.page import page, theme
+        from moonseg_jax.demo.page import DRAG_BOX, STYLE, page, theme
 
         self._page = page(self._model, Path(self._folder.name))
         self._page.queue(max_size=16, api_open=False)
         self._page.launch(
             server_name=self._host, server_port=self._port, prevent_thread_lock=True, quiet=True, share=False,
             ssr_mode=False, pwa=False, footer_links=[], show_error=False, theme=theme(),
+            css=STYLE, js=DRAG_BOX.read_text(encoding="utf-8"),
             max_file_size=ImageLimits().max_bytes, enable_monitoring=False,
         )  # fmt: skip
         return self

@@ -69,4 +69,6 @@ def told(answer: Segmentation, seconds: float) -> str:
     parts = [f"“{answer.phrase}”: {answer.status}", f"{answer.mask.mean():.1%} of the photo"]
     if not math.isnan(answer.score):
         parts.append(f"predicted IoU {answer.score:.2f}")
+    if not math.isnan(answer.presence):
+        parts.append(f"presence {answer.presence:.2f}")
     return ", ".join([*parts, f"{seconds:.1f} s"])

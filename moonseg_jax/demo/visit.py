@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.segmentation import Segmentation
+from moonseg_jax.spatial_refs import prompt_references, reference_from_text
 from moonseg_jax.still_image import decode_still
 
 Click = tuple[float, float]
@@ -37,6 +38,11 @@ class Visit:
         return ((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)),)
 
     @property
+    def where(self) -> str:
+        """The reference as `pointed` reads it, such as `0.2500, 0.5000`; empty without one."""
+        return ", ".join(f"{value:.4f}" for reference in self.references for value in reference)
+
+    @property
     def known_truth(self) -> Bool[np.ndarray, "H W"] | None:
         """The true mask of what the answer is about, where it is known."""
         is_known = self.answer is not None and self.answer.phrase == self.known_phrase
@@ -51,6 +57,24 @@ class Visit:
         x, y = (min(max(float(value), 0.0), 1.0) for value in click)
         is_corner = len(self.clicks) == 1 and x != self.clicks[0][0] and y != self.clicks[0][1]
         return dataclasses.replace(self, clicks=(*self.clicks, (x, y)) if is_corner else ((x, y),))
+
+    def pointed(self, where: str) -> Visit:
+        """The point or box that a text says, in place of the one before.
+
+        Args:
+          where: `x, y` or `x_min, y_min, x_max, y_max`, in units of the photo; blank for neither.
+
+        Raises:
+          UserError: something else, or a place outside of the photo.
+        """
+        if where.strip() == self.where:
+            return self
+        if not where.strip():
+            return dataclasses.replace(self, clicks=())
+        reference = reference_from_text(where)
+        prompt_references((reference,))
+        clicks = tuple(zip(reference[::2], reference[1::2], strict=True))
+        return dataclasses.replace(self, clicks=clicks)
 
 
 def open_photo(file: Path) -> Visit:

@@ -27,6 +27,9 @@ COMMANDS = "MLCQSTZHVAmlcqstzhva"
 LAST_RESERVED_ID = 20
 """Ids up to here are control tokens, never path text."""
 
+SHOWN_WORDS, SHOWN_LETTERS = 5, 40
+"""Most unknown words of a message, and letters of each."""
+
 _EMBEDDED = "embedded:"
 Meaning = TypeVar("Meaning", int, str)
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -173,7 +176,7 @@ class Vocabulary:
         room = self.paths.max_prompt_tokens - fixed
         if len(encoding.ids) > room:
             raise UserError(
-                f"the phrase {phrase!r} has {len(encoding.ids)} tokens and the prompt bucket holds {room} "
+                f"the phrase {_shortened(phrase)!r} has {len(encoding.ids)} tokens and the prompt bucket holds {room} "
                 f"(paths.max_prompt_tokens = {self.paths.max_prompt_tokens}, {fixed} of them fixed); "
                 "shorten it"
             )
@@ -182,9 +185,12 @@ class Vocabulary:
     def _unknown_words(self, unknown: Sequence[str]) -> str:
         known = sorted(word for word in self.tokenizer.get_vocab() if word.isalpha() and len(word) > 1)
         lines = []
-        for word in dict.fromkeys(unknown):
-            near = difflib.get_close_matches(word.lower(), known, n=3)
-            lines.append(f"{word!r}" + (f" (did you mean {', '.join(near)}?)" if near else ""))
+        words = list(dict.fromkeys(unknown))
+        for word in words[:SHOWN_WORDS]:
+            near = difflib.get_close_matches(_shortened(word.lower()), known, n=3)
+            lines.append(f"{_shortened(word)!r}" + (f" (did you mean {', '.join(near)}?)" if near else ""))
+        if len(words) > SHOWN_WORDS:
+            lines.append(f"and {len(words) - SHOWN_WORDS} more")
         return (
             f"words outside the vocabulary of {self.paths.tokenizer!r}: {'; '.join(lines)}. "
             f"Known words: {' '.join(known)}"
@@ -230,6 +236,11 @@ class Vocabulary:
     def decode(self, token_ids: Iterable[int]) -> str:
         """All `pieces`, special tokens too, joined by blanks; for people and logs."""
         return " ".join(self.pieces(token_ids, skip_special_tokens=False))
+
+
+def _shortened(text: str) -> str:
+    """For messages, which are a line."""
+    return text if len(text) <= SHOWN_LETTERS else text[: SHOWN_LETTERS - 1] + "…"
 
 
 def embedded_tokenizer(name: str) -> str | None:

@@ -133,6 +133,10 @@ def _image(url: Any, max_pixels: float) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise Problem(
+            413, f"The image has far more pixels than the limit of {max_pixels:.0f}; shrink it first"
+        ) from error
     except UNREADABLE as error:
         raise Problem(400, "Field 'image_url' is no image that can be read; send a PNG, JPEG or WebP") from error
     if width * height > max_pixels:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from browsers import another_visitor, open_page
+from demo_pages import DONE, TOAST, begin, on_screen, segment, upload
 from painting_segmenter import PaintingSegmenter
 from PIL import Image
 
@@ -15,8 +16,6 @@ from moonseg_jax.demo.shared_model import SharedModel
 
 pytest.importorskip("gradio", reason="Gradio is not installed")
 pytest.importorskip("playwright", reason="Playwright is not installed")
-DONE = "document.querySelector('#words').innerText.includes('of the photo')"
-TOAST = "[data-testid=toast-body]"
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +34,6 @@ def photo(tmp_path):
     file = tmp_path / "grey.png"
     Image.new("RGB", (60, 40), (100, 100, 100)).save(file)
     return file
-
-
-def upload(page, file):
-    page.set_input_files("#upload input[type=file]", str(file))
-
-
-def begin(page, photo):
-    upload(page, photo)
-    page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 0")
-
-
-def segment(page, phrase):
-    page.fill("#phrase input, #phrase textarea", phrase)
-    page.click("#ask")
 
 
 def shown(page):
@@ -107,14 +92,9 @@ def test_a_photo_and_a_phrase_give_a_mask_views_and_files(url, photo):
 def test_clicks_make_a_point_and_a_box(url, photo, segmenter):
     with open_page(url) as page:
         begin(page, photo)
-        image = page.locator("#picture img")
         for x, y in ((0.25, 0.25), (0.75, 0.5)):
             before = page.get_attribute("#picture img", "src")
-            image.hover()  # Waits until the page has settled.
-            box = image.bounding_box()
-            scale = min(box["width"] / 60, box["height"] / 40, 8)  # Shown at its own size where there is room.
-            left, top = (box["width"] - 60 * scale) / 2, (box["height"] - 40 * scale) / 2
-            image.click(position={"x": left + 60 * scale * x, "y": top + 40 * scale * y})
+            page.mouse.click(*on_screen(page, x, y))
             page.wait_for_function("before => document.querySelector('#picture img').src != before", arg=before)
         segment(page, "right")
         page.wait_for_function(DONE)

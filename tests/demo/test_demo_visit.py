@@ -31,6 +31,19 @@ def test_clicks_are_a_point_then_a_box_then_a_point_again():
     assert first.clicked((0.75, 0.9)).references == ((0.75, 0.9),), "a box needs an inside"
 
 
+def test_where_to_look_can_be_said_in_numbers():
+    point = Visit(photo=GREY).pointed(" 0.25,0.5 ")
+    assert point.references == ((0.25, 0.5),) and point.where == "0.2500, 0.5000"
+    box = point.pointed("0.1, 0.2, 0.5, 0.75")
+    assert box.references == ((0.1, 0.2, 0.5, 0.75),) and box.where == "0.1000, 0.2000, 0.5000, 0.7500"
+    clicked = Visit(photo=GREY).clicked((1 / 3, 2 / 3))
+    assert clicked.pointed(clicked.where) is clicked, "what was clicked stays exact"
+    assert box.pointed(" ").references == ()
+    for said in ("0.1", "here", "0.5, 0.5, 0.2, 0.9", "0.1, 7"):
+        with pytest.raises(UserError, match="spatial reference"):
+            box.pointed(said)
+
+
 def test_a_file_that_is_no_photo_is_told_by_its_name_alone(tmp_path):
     file = tmp_path / "notes.png"
     file.write_text("no picture")

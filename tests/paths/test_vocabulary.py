@@ -128,6 +128,9 @@ def test_case_and_blanks_do_not_matter_to_a_closed_vocabulary(vocabulary):
         (" \t\n", "phrase is empty"),
         ("the ret zebrafish", r"'ret' \(did you mean .*red.*'zebrafish' \(did you mean zebra"),
         ("the red " * 8, "16 tokens and the prompt bucket holds 12"),
+        ("the red " * 800, r"^the phrase 'the red the red the red the red the red…' has 1600 tokens"),
+        ("x" * 5000, r"^words outside the vocabulary of 'embedded:tiny': 'x{39}…'\. Known"),
+        ("a1 b2 c3 d4 e5 f6 g7", r"and \d+ more\. Known"),
     ],
 )
 def test_bad_phrases_are_refused_with_a_remedy(vocabulary, phrase, message):

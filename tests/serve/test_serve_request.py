@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from decompression_bomb import BOMB
 from gated_segmenter import body, data_uri
 from PIL import Image
 
@@ -80,6 +81,11 @@ WRONG = {
     "no picture": (body(image_url="data:image/png;base64,AAAA"), 400, "no image"),
     "half a picture": (body(image_url=data_uri(90, 90)[:80]), 400, "image_url"),
     "an animation": (body(image_url=ANIMATION), 400, "animation"),
+    "a decompression bomb": (
+        body(image_url="data:image/png;base64," + base64.b64encode(BOMB).decode()),
+        413,
+        "far more pixels than the limit of 10000",
+    ),
     "too many pixels": (body(image_url=data_uri(101, 100)), 413, "101x100 pixels, the limit is 10000"),
 }
 
