@@ -97,8 +97,8 @@ def test_pairs_samples_and_groups_are_the_same_to_the_last_bit(folder, file):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_exported_weights_are_the_same_file(folder, stage):
-    for kept in ("best", "last"):
+def test_exported_weights_and_kept_scenes_are_the_same_files(folder, stage):
+    for kept in ("best", "last", "gallery"):
         found, expected = (
             {file.name: file.read_bytes() for file in (folder / f"{name}-{stage}" / kept).iterdir()}
             for name in ("killed", "whole")

@@ -8,11 +8,14 @@ import pytest
 
 from moonseg_jax import quickstart as rooms
 from moonseg_jax.cli import main
+from moonseg_jax.gallery.keep import GALLERY
+from moonseg_jax.gallery.store import load_gallery
 from moonseg_jax.predict import Segmenter
 from moonseg_jax.reward_compare.scoring import rewards_of
 from moonseg_jax.rewards.shapes import shape
 from moonseg_jax.rollout.group_record import SHOWN_GROUPS, load_groups
 from moonseg_jax.rollout.stored import load_rollouts
+from moonseg_jax.run_directory import read_metrics
 from moonseg_jax.train import run_rl
 
 SCENES = 8
@@ -89,3 +92,12 @@ def test_the_rollouts_an_rl_run_keeps_are_those_of_its_last_step(finished):
     assert set(stored.steps) == {config["steps"] - 1}
     assert (len(stored), stored.group) == (config["images_per_batch"] * config["phrases_per_image"], config["group"])
     assert len(set(stored.example_ids)) == len(stored) and stored.reference_lengths.min() > 10
+
+
+@pytest.mark.parametrize("stage", ["rl", "refiner"])
+def test_the_scenes_a_stage_keeps_for_its_report_are_those_of_its_last_evaluation(finished, stage):
+    judged = [row for row in read_metrics(finished / stage / "metrics.jsonl") if "eval_miou" in row][-1]
+    items = [item for section in load_gallery(finished / stage / GALLERY) for item in section.items]
+    assert len(items) == judged["eval_n"]
+    assert np.mean([item.iou for item in items]) == pytest.approx(judged["eval_miou"], abs=1e-6)
+    assert judged["eval_miou"] > 0.05
