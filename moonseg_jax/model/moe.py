@@ -116,7 +116,8 @@ def grouped_experts(
         return jax.lax.cond(index < present, expert_of, lambda rows, _: jnp.zeros_like(rows), own_rows, index)
 
     def expert_of(own_rows: Array, index: Array) -> Array:
-        return down_EFD.of(index).after(gated(up_EDF.of(index).after(own_rows)))
+        hidden = gated(up_EDF.of(index).after(own_rows))
+        return down_EFD.of(index).after(hidden)
 
     out = jax.lax.map(one_block, (rows.reshape(blocks, block_rows, -1), block_expert)).reshape(rows.shape)
     weight = weights_Nk.reshape(-1)[order].astype(x_ND.dtype)
