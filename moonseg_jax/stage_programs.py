@@ -35,11 +35,6 @@ def sft_program(
     )  # fmt: skip
 
 
-def policy_program(trainable: Trainable) -> Any:
-    """Function (trained, frozen) → the policy's parameters as they learn and sample, see `Trainable.whole`."""
-    return jax.jit(trainable.whole) if trainable.lora.rank else trainable.whole
-
-
 def merging_program(trainable: Trainable) -> Any:
     """Function (trained, frozen) → the policy's parameters without factors; compiled where these have to be added."""
     return jax.jit(trainable.merged) if trainable.lora.rank else trainable.merged

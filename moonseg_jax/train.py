@@ -39,7 +39,7 @@ from moonseg_jax.rollout.part_times import part_seconds
 from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters
-from moonseg_jax.stage_programs import merging_program, policy_program, refiner_program, sft_program
+from moonseg_jax.stage_programs import merging_program, refiner_program, sft_program
 from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
@@ -112,7 +112,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
-    policy_of = policy_program(config.trainable)
+    policy_of = config.trainable.whole
     supply = open_supply(
         config, roles, policy, lambda state: policy_of(state.params["policy"], state.frozen), loop, loader,
         resume=resume,

@@ -80,7 +80,7 @@ class Trainable:
     def whole(self, trained: Any, frozen: Any) -> Any:
         """The policy's parameters again, factors beside their matrices, B times alpha / rank: what learns and samples.
 
-        Moves nothing.
+        Not compiled, it copies nothing but B.
         """
         if not self.lora.rank:
             return {**trained, **(frozen or {})}

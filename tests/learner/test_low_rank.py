@@ -15,7 +15,6 @@ from moonseg_jax.learner.trainable import LoraConfig, Trainable
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import sample_keys
 from moonseg_jax.rollout.settings import Sampling
-from moonseg_jax.stage_programs import policy_program
 
 EXPERTS = 6
 """Of which two are used: rows are sorted by expert."""
@@ -98,7 +97,7 @@ def made(jaxpr: Jaxpr, shape) -> int:
 
 
 def test_samples_have_the_log_probabilities_that_the_learner_gives_them():
-    policy, params = micro_policy(EXPERTS), policy_program(LORA)(*trained_and_frozen())
+    policy, params = micro_policy(EXPERTS), LORA.whole(*trained_and_frozen())
     prompts, _ = batch()
 
     def run(params, prompts):
@@ -112,6 +111,6 @@ def test_samples_have_the_log_probabilities_that_the_learner_gives_them():
     np.testing.assert_allclose(
         rollouts.log_probs, recompute(params, prompts, rollouts).log_probs, rtol=0, atol=1e-5
     )  # fmt: skip
-    untrained = policy_program(LORA)(*LORA.divide(micro_params(EXPERTS)))
+    untrained = LORA.whole(*LORA.divide(micro_params(EXPERTS)))
     without = recompute(untrained, prompts, rollouts).log_probs
     assert np.abs(rollouts.log_probs - without).max() > 1e-2

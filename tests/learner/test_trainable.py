@@ -88,6 +88,13 @@ def test_factors_change_nothing_at_first_and_only_they_are_trained():
     assert losses["path"][0] == pytest.approx(steps_of()[0][1]["path"][0], rel=1e-6)
 
 
+def test_what_samples_shares_the_frozen_matrices():
+    trained, frozen = jax.device_put(LORA.divide(micro_params(), seed=3))
+    params = LORA.whole(trained, frozen)
+    plain, base = (tree["text"]["routed"]["attn"]["qkv"] for tree in (params, frozen))
+    assert plain["kernel"] is base["kernel"] and set(plain) == {*base, "kernel_factors"}
+
+
 def test_merged_factors_are_what_the_paper_says():
     state, _ = steps_of(LORA)[-1]
     merged = LORA.merged(state.params["policy"], state.frozen)["text"]["routed"]["attn"]["qkv"]["kernel"]
