@@ -28,8 +28,8 @@ Rules = tuple[tuple[str, tuple[Split, ...]], ...]
 
 RULES: Rules = (
     (r"(^|/)refiner/", ()),
-    (r"moe/(up|down)/lora_a$", (EXPERTS, FSDP, None)),
-    (r"moe/(up|down)/lora_b$", (EXPERTS, None, FSDP)),
+    (r"moe/(up|down)(_factors)?/lora_a$", (EXPERTS, FSDP, None)),
+    (r"moe/(up|down)(_factors)?/lora_b$", (EXPERTS, None, FSDP)),
     (r"lora_a$", (WEIGHTS, None)),
     (r"lora_b$", (None, WEIGHTS)),
     (r"embedding/embedding$", (TENSOR, WEIGHTS)),

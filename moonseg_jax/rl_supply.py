@@ -55,7 +55,7 @@ def open_supply(
         if resume and loop.version_in_flight is not None:
             _drop(config, loop)
         return TakingTurns(loop, loader, placed, sample, policy_of)
-    shapes, dtype = policy.shapes(), config.placement.dtype
+    shapes, dtype = config.trainable.shapes(policy.shapes()), config.placement.dtype
     sampler: Sampler
     if roles.apart:
         exchange = BetweenHosts(roles, shapes, dtype, config.images_per_batch)
@@ -81,7 +81,8 @@ def sample_only(config: RlConfig, roles: Roles, policy: Policy, loader: Any, sit
       loader: iterator over this process's batches.
       sitting: how this sitting is conducted.
     """
-    exchange = BetweenHosts(roles, policy.shapes(), config.placement.dtype, config.images_per_batch)
+    shapes = config.trainable.shapes(policy.shapes())
+    exchange = BetweenHosts(roles, shapes, config.placement.dtype, config.images_per_batch)
     sample_for_others(
         roles, exchange, _sample(config, policy, roles.sampler), _shapes_of(config, policy, len(roles.groups)),
         loader, lambda: next(loader), steps=config.steps, grace=sitting.grace,
@@ -126,7 +127,7 @@ def _shapes_of(config: RlConfig, policy: Policy, groups: int) -> Callable[[Any],
 
     def shapes_of(batch: Any) -> Experience:
         if not found:
-            params = as_they_arrive(policy.shapes(), config.placement.dtype)
+            params = as_they_arrive(config.trainable.shapes(policy.shapes()), config.placement.dtype)
             images = config.images_per_batch // groups
             found.append(experience_shapes(_sample(config, policy, None), params, batch, images))
         return found[0]

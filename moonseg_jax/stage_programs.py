@@ -35,9 +35,9 @@ def sft_program(
     )  # fmt: skip
 
 
-def policy_program(trainable: Trainable) -> Any:
-    """Function (trained, frozen) → the policy's parameters; compiled where factors have to be added to matrices."""
-    return jax.jit(trainable.whole) if trainable.lora.rank else trainable.whole
+def merging_program(trainable: Trainable) -> Any:
+    """Function (trained, frozen) → the policy's parameters without factors; compiled where these have to be added."""
+    return jax.jit(trainable.merged) if trainable.lora.rank else trainable.merged
 
 
 def refiner_program(

@@ -43,7 +43,7 @@ from moonseg_jax.rollout.stored import sampled
 from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters
 from moonseg_jax.shares import together
-from moonseg_jax.stage_programs import policy_program, refiner_program, sft_program
+from moonseg_jax.stage_programs import merging_program, refiner_program, sft_program
 from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
@@ -116,7 +116,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
     )  # fmt: skip
     if resume:
         state = loop.restore(state, loader)
-    policy_of = policy_program(config.trainable)
+    policy_of = config.trainable.whole
     supply = open_supply(
         config, roles, policy, lambda state: policy_of(state.params["policy"], state.frozen), loop, loader,
         resume=resume,
@@ -225,7 +225,7 @@ def _prompt_collation(config: RlConfig, policy: Policy) -> Any:
 def _require_memory(config: RlConfig, roles: Roles, policy: Policy, held: Any) -> None:
     """Refuses rollouts that do not fit beside what a sampling device holds: the learner's state, or its own weights."""
     if config.placement.overlaps:
-        held = as_they_arrive(policy.shapes(), config.placement.dtype)
+        held = as_they_arrive(config.trainable.shapes(policy.shapes()), config.placement.dtype)
     require_memory(
         config.model, rl_sampling(config), images_per_engine(config, roles), config.phrases_per_image,
         parameters=bytes_of(held), available=device_memory(),
@@ -310,8 +310,8 @@ def _keeping_scenes(run: RunDirectory) -> Any:
 
 
 def _averaged_policy(config: PolicyConfig) -> Any:
-    policy_of = policy_program(config.trainable)
-    return lambda state: {"policy": policy_of(state.averaged["policy"], state.frozen)}
+    merged = merging_program(config.trainable)
+    return lambda state: {"policy": merged(state.averaged["policy"], state.frozen)}
 
 
 def _export_policy(config: LoopConfig) -> Any:

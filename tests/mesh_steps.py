@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
@@ -16,8 +18,11 @@ from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.learner.refiner import make_crop_encoder, make_refiner_step
 from moonseg_jax.learner.sft import make_sft_step
 from moonseg_jax.learner.state import init_state
+from moonseg_jax.learner.trainable import LoraConfig, Trainable
 from moonseg_jax.mesh_config import MeshConfig
+from moonseg_jax.model.decoding import layers_of
 from moonseg_jax.model.refiner import init_head, make_head
+from moonseg_jax.model.text import Block
 from moonseg_jax.partition import partition_spec, path_of
 from moonseg_jax.rewards import RewardSpec, WeightedTerm
 from moonseg_jax.rollout.groups import make_rollout
@@ -26,6 +31,8 @@ from moonseg_jax.sharding import make_mesh, put_batch, put_parameters, put_repli
 from moonseg_jax.types import PromptBatch, TargetBatch
 
 IMAGES = 8
+ROUTED = 8
+"""Experts where rows are sorted by them; with four all are computed."""
 OPTIMIZER = optax.sgd(1.0)
 """The change of the parameters is the gradient itself: nothing normalises a difference away."""
 
@@ -53,6 +60,31 @@ def sft_step(mesh: Mesh) -> Results:
         inputs = (state, *global_batch(mesh))
         state, sums = compile_quickly(step, *inputs)(*inputs)
     return collect(sums=sums, params=state.params, averaged=state.averaged)
+
+
+def lora_step(mesh: Mesh) -> Results:
+    """Gradients of the factors of a routed block, from where B is no longer zero."""
+    trainable, config = Trainable(lora=LoraConfig(rank=8)), micro_policy(ROUTED).config.text
+    trained, frozen = trainable.divide(micro_params(ROUTED), seed=3)
+    rng = np.random.default_rng(4)
+    trained = jax.tree.map(lambda factor: (factor + 0.1 * rng.normal(size=factor.shape)).astype(np.float32), trained)
+    rows = rng.normal(size=(IMAGES, 5, config.width)).astype(np.float32)
+    positions = np.tile(np.arange(5), (IMAGES, 1))
+    block = Block(config, routed=True, dtype=jnp.float32)
+
+    def loss(trained: Any, frozen: Any, rows: Any, positions: Any) -> Any:
+        layer = layers_of(trainable.whole(trained, frozen), config)[-1]
+        out: Any = block.apply({"params": layer}, rows, [], None, positions, None)
+        return jnp.sum(jnp.sin(out[0])) / rows.size**0.5
+
+    def step(*inputs: Any) -> Any:
+        value, gradient = jax.value_and_grad(loss)(*inputs)
+        return value, partition.split_parameters({"policy": gradient})
+
+    inputs = (*put_parameters(mesh, (trained, frozen)), *put_batch(mesh, (rows, positions)))
+    with jax.set_mesh(mesh):
+        value, gradient = compile_quickly(jax.jit(step), *inputs)(*inputs)
+    return collect(sums=value, gradient=gradient)
 
 
 def rl_step(mesh: Mesh) -> Results:
@@ -102,7 +134,9 @@ def refiner_step(mesh: Mesh) -> Results:
     return collect(sums=sums, params=state.params, averaged=state.averaged)
 
 
-STEPS: dict[str, Callable[[Mesh], Results]] = {"sft": sft_step, "rl": rl_step, "refiner": refiner_step}
+STEPS: dict[str, Callable[[Mesh], Results]] = {
+    "sft": sft_step, "rl": rl_step, "refiner": refiner_step, "lora": lora_step,
+}  # fmt: skip
 """Stage → its step, from placing the parameters to collecting the results."""
 
 

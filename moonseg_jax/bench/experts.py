@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from moonseg_jax.bench.timing import fastest
 from moonseg_jax.config import TextConfig, moondream3
+from moonseg_jax.model.low_rank import Matrices
 from moonseg_jax.model.moe import gated, grouped_experts, grouped_rows, ragged_experts
 
 PRODUCTS = {"grouped": grouped_experts, "ragged": ragged_experts}
@@ -44,7 +45,7 @@ def _measure(text: TextConfig, up: Array, down: Array, tokens: int, repeats: int
     x = jax.random.normal(jax.random.key(1), (tokens, text.width))
     logits = jax.random.normal(jax.random.key(2), (tokens, text.experts))
     weights, chosen = jax.lax.top_k(logits, text.active_experts)
-    inputs = (x, up, down, chosen, jax.nn.softmax(weights))
+    inputs = (x, Matrices(up), Matrices(down), chosen, jax.nn.softmax(weights))
     assignments = chosen.size
     products = [name for name in PRODUCTS if name != "ragged" or jax.default_backend() != "cpu"]
     seconds = {name: _seconds(PRODUCTS[name], inputs, repeats) for name in products}
@@ -65,6 +66,6 @@ def _dense(rows: Array, up: Array, down: Array) -> Array:
     return jax.lax.map(lambda part: gated(part[0] @ part[1]) @ part[2], (rows, up, down))
 
 
-def _seconds(function: Callable[..., Array], inputs: tuple[Array, ...], repeats: int) -> float:
+def _seconds(function: Callable[..., Array], inputs: tuple[Any, ...], repeats: int) -> float:
     compiled = jax.jit(function)
     return fastest(lambda: compiled(*inputs).block_until_ready(), repeats).wall

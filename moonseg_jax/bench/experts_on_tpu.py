@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moonseg_jax.config import TextConfig, moondream3
 from moonseg_jax.errors import UserError
+from moonseg_jax.model.low_rank import Matrices
 from moonseg_jax.model.moe import ragged_experts
 
 
@@ -46,14 +47,14 @@ def count_on_tpu(tokens: Sequence[int], topology: str, text: TextConfig | None =
 
 
 def _count(text: TextConfig, tokens: int, place: NamedSharding) -> dict[str, Any]:
-    def shape(*sizes: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+    def shape(*sizes: int, dtype: Any = jnp.bfloat16) -> Any:
         return jax.ShapeDtypeStruct(sizes, dtype, sharding=place)
 
     experts, width, inner, active = text.experts, text.width, text.expert_width, text.active_experts
     compiled = (
         jax.jit(ragged_experts)
         .lower(
-            shape(tokens, width), shape(experts, width, 2 * inner), shape(experts, inner, width),
+            shape(tokens, width), Matrices(shape(experts, width, 2 * inner)), Matrices(shape(experts, inner, width)),
             shape(tokens, active, dtype=jnp.int32), shape(tokens, active),
         )
         .compile()

@@ -16,11 +16,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from moonseg_jax.config import ConfigError
+from moonseg_jax.model.low_rank import BESIDE, INTO, OUT_OF
 from moonseg_jax.partition import SMALLEST_SPLIT, split_parameters
 
 FACTORS = "factors"
 """Where the low-rank factors lie in the trained tree."""
-LORA_A, LORA_B = "lora_a", "lora_b"
 Target = Literal["attention", "experts"]
 _PATTERNS: dict[Target, str] = {
     "attention": r"^text/(dense|routed)/attn/(qkv|proj)/kernel$",
@@ -40,8 +40,7 @@ class LoraConfig:
     targets: tuple[Target, ...] = ("attention", "experts")
     """Matrices of the text decoder that get factors; everything else is frozen."""
     base_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen matrices in memory; bfloat16 rounds them once, at the start. Where activations are bfloat16 too, a
-    change of less than a 512th of a weight is rounded away when the matrix is used."""
+    """Of the frozen matrices in memory; bfloat16 rounds them once, at the start."""
 
     def __post_init__(self) -> None:
         """Refuses what trains nothing.
@@ -79,16 +78,36 @@ class Trainable:
         return {name: part for name, part in params.items() if name not in frozen}, frozen or None
 
     def whole(self, trained: Any, frozen: Any) -> Any:
-        """The policy's parameters again; runs inside jit where there are factors, and moves nothing otherwise."""
+        """The policy's parameters again, factors beside their matrices, B times alpha / rank: what learns and samples.
+
+        Not compiled, it copies nothing but B.
+        """
         if not self.lora.rank:
             return {**trained, **(frozen or {})}
-        flat, factors = flatten_dict(frozen, sep="/"), flatten_dict(trained[FACTORS], sep="/")
-        scale = self.lora.alpha / self.lora.rank
+        flat, scale = flatten_dict(frozen, sep="/"), self.lora.alpha / self.lora.rank
+        for name, factor in flatten_dict(trained[FACTORS], sep="/").items():
+            path, _, which = name.rpartition("/")
+            flat[f"{path}{BESIDE}/{which}"] = factor * scale if which == OUT_OF else factor
+        return unflatten_dict(flat, sep="/")
+
+    def merged(self, trained: Any, frozen: Any) -> Any:
+        """The policy's parameters with factors added to their matrices: what is evaluated and exported.
+
+        Runs inside jit where there are factors. They are added in float32, whatever the base is kept in: next to
+        weights in bfloat16 small changes would vanish.
+        """
+        if not self.lora.rank:
+            return self.whole(trained, frozen)
+        flat, scale = flatten_dict(frozen, sep="/"), self.lora.alpha / self.lora.rank
+        factors = flatten_dict(trained[FACTORS], sep="/")
         for path in {name.rpartition("/")[0] for name in factors}:
-            change = scale * (factors[f"{path}/{LORA_A}"] @ factors[f"{path}/{LORA_B}"])
-            # In float32, whatever the base is kept in: next to weights in bfloat16 small changes would vanish.
+            change = scale * (factors[f"{path}/{INTO}"] @ factors[f"{path}/{OUT_OF}"])
             flat[path] = flat[path].astype(jnp.float32) + change
         return split_parameters(unflatten_dict(flat, sep="/"))
+
+    def shapes(self, params: Any) -> Any:
+        """Of what `whole` gives, from those of the policy's parameters."""
+        return jax.eval_shape(self.whole, *self.divide(params))
 
     def _factors(self, params: Any, seed: int) -> Any:
         rng, rank = np.random.default_rng(seed), self.lora.rank
@@ -102,7 +121,7 @@ class Trainable:
             if not isinstance(leaf, jax.ShapeDtypeStruct):
                 drawn = rng.normal(0.0, inputs**-0.5, shapes[0]).astype(np.float32)
                 pair = drawn, np.zeros(shapes[1], np.float32)
-            found[f"{path}/{LORA_A}"], found[f"{path}/{LORA_B}"] = pair
+            found[f"{path}/{INTO}"], found[f"{path}/{OUT_OF}"] = pair
         return unflatten_dict(found, sep="/")
 
     def _base(self, leaf: Any) -> Any:

@@ -17,6 +17,7 @@ from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array
 
 from moonseg_jax.axes import TENSOR
+from moonseg_jax.model.low_rank import factors_beside
 from moonseg_jax.partition import split_as
 
 ACROSS = (None, TENSOR)
@@ -26,11 +27,30 @@ BACK = (TENSOR, None)
 WHOLE = (None, None)
 
 
+class Linear(nn.Dense):
+    """A linear layer whose matrix may carry a low-rank change."""
+
+    splits: tuple[str | None, ...] = ACROSS
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """x W + b, and (x A) B where there are factors."""
+        out = super().__call__(inputs)
+        factors = factors_beside(self, "kernel", self.dtype)
+        if factors is None:
+            return out
+        before, behind = self.splits
+        hidden = inputs.astype(self.dtype) @ split_as(factors.into, (before, None))
+        return out + hidden @ split_as(factors.out_of, (None, behind))
+
+
 def dense(
     features: int, *, dtype: jnp.dtype, name: str | None = None, splits: tuple[str | None, ...] = ACROSS
-) -> nn.Dense:
+) -> Linear:
     """A linear layer; `splits` says how its matrix lies while it is used."""
-    return nn.Dense(features, dtype=dtype, name=name, promote_dtype=functools.partial(_gathered, splits))
+    return Linear(
+        features, dtype=dtype, name=name, promote_dtype=functools.partial(_gathered, splits), splits=splits
+    )  # fmt: skip
 
 
 def embedding(entries: int, width: int, *, dtype: jnp.dtype, init: jax.nn.initializers.Initializer) -> nn.Embed:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from moonseg_jax.config import TextConfig
 from moonseg_jax.engines import inside_engine
 from moonseg_jax.model.dense import WHOLE, dense
+from moonseg_jax.model.low_rank import Matrices, factors_beside
 from moonseg_jax.partition import axes_of_experts, axes_of_rows
 from moonseg_jax.platforms import platform
 
@@ -32,7 +33,7 @@ def gated(hidden: Float[Array, "... 2F"]) -> Float[Array, "... F"]:
 
 
 def on_a_mesh(
-    product: Product, x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array
+    product: Product, x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array
 ) -> Array:
     """The product of routed experts on the mesh in use: rows where they lie, each device with its own experts.
 
@@ -40,19 +41,21 @@ def on_a_mesh(
     `tensor`. Devices that hold different experts for different rows exchange the rows first, and each takes its own
     rows' sums back. Nothing is computed where a row chose an expert of another device.
     """
-    rows, experts = axes_of_rows(x_ND.shape[0]), axes_of_experts(up_EDF.shape[0])
+    rows, experts = axes_of_rows(x_ND.shape[0]), axes_of_experts(up_EDF.base.shape[0])
     shared = tuple(name for name in experts if name in rows)
     alone = tuple(name for name in experts if name not in rows)
     if not rows and not experts:
         return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
 
-    def own(x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, number_E: Array) -> Array:
+    def own(
+        x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array, number_E: Array
+    ) -> Array:
         if not experts:
             return product(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk)
         if shared:
             gather = functools.partial(jax.lax.all_gather, axis_name=shared, tiled=True)
             x_ND, chosen_Nk, weights_Nk = gather(x_ND), gather(chosen_Nk), gather(weights_Nk)
-        count = up_EDF.shape[0]
+        count = up_EDF.base.shape[0]
         place = chosen_Nk - number_E[0]
         is_own = (place >= 0) & (place < count)
         kept = jnp.where(is_own, weights_Nk, 0.0)
@@ -62,35 +65,43 @@ def on_a_mesh(
 
     split, held = P(rows or None), P(experts or None)
     # Which experts a device holds comes as data: the TPU compiler refuses to be asked inside an engine's shard_map.
-    numbers_E = jnp.arange(up_EDF.shape[0])
+    numbers_E = jnp.arange(up_EDF.base.shape[0])
     return jax.shard_map(
         own, in_specs=(split, held, held, split, split, held), out_specs=split, check_vma=False
     )(x_ND, up_EDF, down_EFD, chosen_Nk, weights_Nk, numbers_E)  # fmt: skip
 
 
 def all_experts(
-    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+    x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
 ) -> Array:
     """Computes every expert for every token and weights the results: the cheapest form while E <= 2 k.
 
     At most twice the ideal FLOPs there, no sort and no gather, and it shards over tokens without communication.
     """
-    experts, width, inner2 = up_EDF.shape
+    experts, width, inner2 = up_EDF.base.shape
     weight_NE = jnp.einsum("Nk,NkE->NE", weights_Nk, jax.nn.one_hot(chosen_Nk, experts, dtype=weights_Nk.dtype))
-    up_DEF = up_EDF.transpose(1, 0, 2).reshape(width, experts * inner2)
-    hidden_NEF = gated((x_ND @ up_DEF).reshape(-1, experts, inner2)) * weight_NE[..., None].astype(x_ND.dtype)
-    return hidden_NEF.reshape(x_ND.shape[0], -1) @ down_EFD.reshape(-1, width)
+    up_DEF = up_EDF.base.transpose(1, 0, 2).reshape(width, experts * inner2)
+    raised_NEF = (x_ND @ up_DEF).reshape(-1, experts, inner2)
+    if up_EDF.factors is not None:
+        narrow_NEr = jnp.einsum("ND,EDr->NEr", x_ND, up_EDF.factors.into)
+        raised_NEF += jnp.einsum("NEr,ErF->NEF", narrow_NEr, up_EDF.factors.out_of)
+    hidden_NEF = gated(raised_NEF) * weight_NE[..., None].astype(x_ND.dtype)
+    out_ND = hidden_NEF.reshape(x_ND.shape[0], -1) @ down_EFD.base.reshape(-1, width)
+    if down_EFD.factors is not None:
+        narrow_NEr = jnp.einsum("NEF,EFr->NEr", hidden_NEF, down_EFD.factors.into)
+        out_ND += jnp.einsum("NEr,ErD->ND", narrow_NEr, down_EFD.factors.out_of)
+    return out_ND
 
 
 def grouped_experts(
-    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+    x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
 ) -> Array:
     """Sorts assignments by expert, pads each expert to whole blocks, and multiplies block by block.
 
     No expert sees a token that did not choose it. `grouped_rows` says how many rows that makes.
     """
     active = chosen_Nk.shape[1]
-    present = up_EDF.shape[0]
+    present = up_EDF.base.shape[0]
     experts = present + elsewhere
     block_rows = rows_per_block(chosen_Nk.size, experts)
     blocks = grouped_rows(chosen_Nk.size, experts) // block_rows
@@ -105,7 +116,8 @@ def grouped_experts(
         return jax.lax.cond(index < present, expert_of, lambda rows, _: jnp.zeros_like(rows), own_rows, index)
 
     def expert_of(own_rows: Array, index: Array) -> Array:
-        return gated(own_rows @ up_EDF[index]) @ down_EFD[index]
+        hidden = gated(up_EDF.of(index).after(own_rows))
+        return down_EFD.of(index).after(hidden)
 
     out = jax.lax.map(one_block, (rows.reshape(blocks, block_rows, -1), block_expert)).reshape(rows.shape)
     weight = weights_Nk.reshape(-1)[order].astype(x_ND.dtype)
@@ -113,15 +125,15 @@ def grouped_experts(
 
 
 def ragged_experts(
-    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+    x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
 ) -> Array:
     """Sorts assignments by expert and multiplies with `jax.lax.ragged_dot` (native on TPU)."""
     active = chosen_Nk.shape[1]
     flat = chosen_Nk.reshape(-1)
     order = jnp.argsort(flat, stable=True)
-    sizes = jnp.bincount(flat, length=up_EDF.shape[0]).astype(jnp.int32)
-    hidden = gated(jax.lax.ragged_dot(x_ND[order // active], up_EDF, sizes))
-    out = jax.lax.ragged_dot(hidden, down_EFD, sizes)
+    sizes = jnp.bincount(flat, length=up_EDF.base.shape[0]).astype(jnp.int32)
+    hidden = gated(up_EDF.after_sorted(x_ND[order // active], sizes))
+    out = down_EFD.after_sorted(hidden, sizes)
     if elsewhere:
         # Rows behind the last group belong to no expert, and what the product leaves there is not promised.
         out = jnp.where((flat[order] < len(sizes))[:, None], out, 0.0)
@@ -130,7 +142,7 @@ def ragged_experts(
 
 
 def ragged_experts_of_engines(
-    x_ND: Array, up_EDF: Array, down_EFD: Array, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
+    x_ND: Array, up_EDF: Matrices, down_EFD: Matrices, chosen_Nk: Array, weights_Nk: Array, elsewhere: bool = False
 ) -> Array:
     """The same for rollout engines that are mapped: `ragged_dot` cannot be, and a device has the rows of one engine."""
     one_by_one = jax.custom_batching.sequential_vmap(functools.partial(ragged_experts, elsewhere=elsewhere))
@@ -176,8 +188,11 @@ class RoutedMLP(nn.Module):
         c = self.config
         x_ND = x_NTD.reshape(-1, c.width)
         init = nn.initializers.lecun_normal(batch_axis=0)
-        up = self.param("up", init, (c.experts, c.width, 2 * c.expert_width)).astype(self.dtype)
-        down = self.param("down", init, (c.experts, c.expert_width, c.width)).astype(self.dtype)
+        shapes = {"up": (c.experts, c.width, 2 * c.expert_width), "down": (c.experts, c.expert_width, c.width)}
+        up, down = (
+            Matrices(self.param(name, init, shape).astype(self.dtype), factors_beside(self, name, self.dtype))
+            for name, shape in shapes.items()
+        )
         logits = dense(c.experts, dtype=self.dtype, name="router", splits=WHOLE)(x_ND).astype(jnp.float32)
         chosen = jax.lax.top_k(logits, c.active_experts)[1] if replay is None else replay.reshape(-1, c.active_experts)
         weights = nn.softmax(jnp.take_along_axis(logits, chosen, axis=-1))

@@ -14,7 +14,7 @@ from moonseg_jax.config_file import config_value, load_config, with_overrides
 from moonseg_jax.errors import UserError
 from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.plan.chips import Topology, parse_topology
-from moonseg_jax.plan.devices import topology_devices
+from moonseg_jax.plan.devices import is_stood_in, topology_devices
 from moonseg_jax.plan.levers import levers
 from moonseg_jax.plan.plan import Plan, make_plan
 from moonseg_jax.plan.programs import CONFIG_STAGE, Stage, StageConfig
@@ -47,7 +47,7 @@ def plan_and_show(
       UserError: there is no such topology, mesh, recipe or setting; or no compiler for it.
     """
     place = parse_topology(topology)
-    named = config or Path("experiments") / ("shapes_tiny.py" if preset != "moondream3" else _recipe(stage))
+    named = config or Path("experiments") / ("shapes_tiny.py" if preset != "moondream3" else _recipe(stage, place))
     settings = with_overrides(load_config(named, CONFIG_STAGE[stage]), overrides, prog="moonseg plan")
     if config is None and settings.model.name != preset:
         settings = dataclasses.replace(settings, model=PRESETS[preset]())
@@ -86,8 +86,8 @@ def _levers_that_fit(settings: StageConfig, shares: int, attempt, console: Conso
     return []
 
 
-def _recipe(stage: Stage) -> str:
-    return f"moondream3_{CONFIG_STAGE[stage]}.py"
+def _recipe(stage: Stage, topology: Topology) -> str:
+    return "moondream3_8gpu.py" if is_stood_in(topology) else f"moondream3_{CONFIG_STAGE[stage]}.py"
 
 
 def _kept_mesh(recipe: Path, topology: Topology) -> MeshConfig | None:

@@ -46,9 +46,14 @@ def topology_devices(topology: Topology) -> list[Any]:
     return list(found.devices)
 
 
+def is_stood_in(topology: Topology) -> bool:
+    """Whether another chip is compiled for than the topology has."""
+    return topology.chip.topology is None and not topology.is_this_machine
+
+
 def compiler_name(topology: Topology) -> str:
     """The topology whose compiler is asked: of GPUs a stand-in of as many chips."""
-    if topology.chip.topology is not None:
+    if not is_stood_in(topology):
         return topology.text
     cubes = {1: "1x1x1", 2: "2x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"}
     if topology.devices not in cubes:

@@ -136,8 +136,9 @@ def _rollout(config: RlConfig, mesh: Mesh) -> list[Program]:
     samples = images * config.phrases_per_image * config.group
     turns = math.ceil(samples / sizes.slots) * config.model.paths.max_new_tokens
     current = _current(config, state, mesh)
-    copied = config.trainable.lora.rank > 0  # Else it reads the learner's own.
-    held = bytes_per_device((state, reference)) - (0 if copied else bytes_per_device(current))
+    # It reads the learner's own; of factors it has a scaled copy.
+    own = state.frozen if config.trainable.lora.rank else current
+    held = bytes_per_device((state, reference)) - bytes_per_device(own)
     return [
         Program(
             name="rollout", run=sampling.rollout,

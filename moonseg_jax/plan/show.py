@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moonseg_jax.plan.chips import GIB
+from moonseg_jax.plan.devices import compiler_name, is_stood_in
 from moonseg_jax.plan.plan import Plan
 
 
@@ -27,6 +28,7 @@ def as_json(plan: Plan, levers: list[str] | None = None) -> dict[str, Any]:
     compiled = all(program.traffic is not None for program in plan.programs)
     return {
         "stage": plan.stage, "preset": plan.preset, "topology": plan.topology.text, "devices": plan.topology.devices,
+        "compiled_for": compiler_name(plan.topology), "compiler_is_stand_in": is_stood_in(plan.topology),
         "mesh": plan.mesh, "batch": plan.batch, "parameters": plan.parameters, "fits": plan.fits,
         "bytes_per_device": {
             "arguments": max(program.arguments for program in plan.programs),
@@ -61,6 +63,11 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"[bold]{plan.preset}, {plan.stage}[/bold], {plan.batch} images a step on {plan.topology.devices} x "
         f"{plan.topology.chip.name} ({mesh}); {plan.parameters:,} parameters"
     )
+    if is_stood_in(plan.topology):
+        console.print(
+            f"[bold]GPUs are stood in for[/bold]: compiled by the TPU compiler for {compiler_name(plan.topology)}, "
+            "as many chips; memory and seconds below are its counts under the GPU's figures"
+        )
     table = Table("program", "a step", "arguments", "temporaries", "beside it", "peak", "TFLOP", "memory GB", "sent GB")
     for program in plan.programs:
         sent = sum(each.wire_bytes for each in program.exchanges)

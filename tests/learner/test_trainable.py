@@ -78,7 +78,7 @@ def test_what_is_frozen_has_no_moments():
 
 def test_factors_change_nothing_at_first_and_only_they_are_trained():
     trained, frozen = LORA.divide(micro_params(), seed=3)
-    assert_trees_close(LORA.whole(trained, frozen), micro_params(), 0)
+    assert_trees_close(LORA.merged(trained, frozen), micro_params(), 0)
     names = sorted(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(trained))
     assert len(names) == 12 and all("lora_" in name for name in names)
     (_, losses), _, (last, later) = steps_of(LORA)
@@ -88,15 +88,22 @@ def test_factors_change_nothing_at_first_and_only_they_are_trained():
     assert losses["path"][0] == pytest.approx(steps_of()[0][1]["path"][0], rel=1e-6)
 
 
+def test_what_samples_shares_the_frozen_matrices():
+    trained, frozen = jax.device_put(LORA.divide(micro_params(), seed=3))
+    params = LORA.whole(trained, frozen)
+    plain, base = (tree["text"]["routed"]["attn"]["qkv"] for tree in (params, frozen))
+    assert plain["kernel"] is base["kernel"] and set(plain) == {*base, "kernel_factors"}
+
+
 def test_merged_factors_are_what_the_paper_says():
     state, _ = steps_of(LORA)[-1]
-    merged = LORA.whole(state.params["policy"], state.frozen)["text"]["routed"]["attn"]["qkv"]["kernel"]
+    merged = LORA.merged(state.params["policy"], state.frozen)["text"]["routed"]["attn"]["qkv"]["kernel"]
     pair = state.params["policy"]["factors"]["text"]["routed"]["attn"]["qkv"]["kernel"]
     base = micro_params()["text"]["routed"]["attn"]["qkv"]["kernel"]
     expected = base + 16.0 / 8 * np.einsum("lir,lro->lio", pair["lora_a"], pair["lora_b"])
     np.testing.assert_allclose(merged, expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(
-        LORA.whole(state.params["policy"], state.frozen)["text"]["head"]["kernel"],
+        LORA.merged(state.params["policy"], state.frozen)["text"]["head"]["kernel"],
         micro_params()["text"]["head"]["kernel"],
     )
 
@@ -113,6 +120,8 @@ def test_large_factors_are_split_like_their_matrices():
     sizes = {"data": 1, "fsdp": 8, "expert": 4, "tensor": 1}
     up = partition_spec("policy/factors/text/routed/moe/up/lora_a", (20, 64, 2048, 32), sizes)
     assert tuple(up) == (None, "expert", "fsdp", None)
+    beside = partition_spec("text/routed/moe/up_factors/lora_a", (20, 64, 2048, 32), sizes)
+    assert up == beside
     back = partition_spec("policy/factors/text/routed/attn/proj/kernel/lora_b", (20, 32, 2048), sizes)
     assert tuple(back) == (None, None, ("fsdp", "expert"))
 

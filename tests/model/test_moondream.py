@@ -12,6 +12,7 @@ from tiny_models import QUICK, micro, micro_params
 from moonseg_jax.config import moondream3, small, tiny
 from moonseg_jax.model import moe, pages, segments
 from moonseg_jax.model.decoding import contexts_of, decode, layers_of
+from moonseg_jax.model.low_rank import Factors, Matrices
 from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.pages import empty_caches
 from moonseg_jax.model.segments import Seats
@@ -188,13 +189,23 @@ def test_completion_sees_image_prompt_and_earlier_tokens_only():
     np.testing.assert_allclose(seen[rows_of_image:], base[rows_of_image:], atol=1e-6)
 
 
-@pytest.mark.parametrize(("experts", "tokens"), [(4, 77), (8, 77), (8, 1), (8, 9), (64, 9)])
-def test_expert_products_agree_with_a_loop_over_tokens(experts, tokens):
+@pytest.mark.parametrize(
+    ("experts", "tokens", "rank"), [(4, 77, 0), (8, 77, 0), (8, 1, 0), (8, 9, 0), (64, 9, 0), (4, 9, 3), (8, 77, 3)]
+)
+def test_expert_products_agree_with_a_loop_over_tokens(experts, tokens, rank):
     rng = np.random.default_rng(2)
     width, inner, active = 12, 10, 2
     x = rng.normal(size=(tokens, width)).astype(np.float32)
     up = rng.normal(size=(experts, width, 2 * inner)).astype(np.float32)
     down = rng.normal(size=(experts, inner, width)).astype(np.float32)
+    matrices = [Matrices(jnp.asarray(up)), Matrices(jnp.asarray(down))]
+    if rank:
+        pairs = [
+            Factors(*(rng.normal(size=(experts, *sides)).astype(np.float32) for sides in ((ins, rank), (rank, outs))))
+            for ins, outs in ((width, 2 * inner), (inner, width))
+        ]
+        matrices = [plain._replace(factors=pair) for plain, pair in zip(matrices, pairs)]
+        up, down = up + pairs[0].into @ pairs[0].out_of, down + pairs[1].into @ pairs[1].out_of
     chosen = np.stack([rng.choice(experts, active, replace=False) for _ in range(tokens)])
     weights = rng.dirichlet(np.ones(active), tokens).astype(np.float32)
     expected = np.zeros_like(x)
@@ -202,19 +213,20 @@ def test_expert_products_agree_with_a_loop_over_tokens(experts, tokens):
         for expert, weight in zip(chosen[token], weights[token]):
             expected[token] += weight * np.asarray(moe.gated(x[token] @ up[expert])) @ down[expert]
     for product in (moe.all_experts, moe.grouped_experts, moe.ragged_experts):
-        out = jax.jit(product, compiler_options=QUICK)(*map(jnp.asarray, (x, up, down, chosen, weights)))
+        out = jax.jit(product, compiler_options=QUICK)(x, *matrices, chosen, weights)
         np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_routed_products_can_be_mapped_over_engines():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 5, 8)).astype(np.float32)
-    up, down = rng.normal(size=(6, 8, 10)).astype(np.float32), rng.normal(size=(6, 5, 8)).astype(np.float32)
-    chosen, weights = rng.integers(0, 6, (3, 5, 2)), rng.random((3, 5, 2)).astype(np.float32)
-    arrays = [jnp.asarray(array) for array in (x, up, down, chosen, weights)]
-    mapped = jax.vmap(moe.ragged_experts_of_engines, (0, None, None, 0, 0))(*arrays)
+    sides = (8, 10), (8, 2), (2, 10), (5, 8)
+    up, into, out_of, down = (jnp.asarray(rng.normal(size=(6, *side)).astype(np.float32)) for side in sides)
+    matrices = Matrices(up, Factors(into, out_of)), Matrices(down)
+    chosen, weights = jnp.asarray(rng.integers(0, 6, (3, 5, 2))), jnp.asarray(rng.random((3, 5, 2)).astype(np.float32))
+    mapped = jax.vmap(moe.ragged_experts_of_engines, (0, None, None, 0, 0))(x, *matrices, chosen, weights)
     for engine in range(3):
-        alone = moe.grouped_experts(arrays[0][engine], *arrays[1:3], arrays[3][engine], arrays[4][engine])
+        alone = moe.grouped_experts(x[engine], *matrices, chosen[engine], weights[engine])
         np.testing.assert_allclose(mapped[engine], alone, rtol=1e-5, atol=1e-5)
 
 

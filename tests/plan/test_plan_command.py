@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny_models import micro, micro_policy
 
 from moonseg_jax.cli import main
+from moonseg_jax.config_file import load_config
 from moonseg_jax.errors import UserError
 from moonseg_jax.learner.optimizers import OptimizerConfig
 from moonseg_jax.model.refiner import head_shapes, make_head
@@ -17,6 +20,7 @@ from moonseg_jax.plan.command import plan_and_show
 from moonseg_jax.plan.levers import levers
 from moonseg_jax.plan.plan import RESERVED, make_plan
 from moonseg_jax.plan.programs import parameter_count
+from moonseg_jax.plan.show import as_json, print_plan
 from moonseg_jax.plan.stand_in import with_stand_in
 from moonseg_jax.policy import Policy
 from moonseg_jax.train_config import RlConfig
@@ -122,11 +126,33 @@ def test_meshes_that_do_not_fit_are_refused(planned, mesh, said, capsys):
 
 
 def test_a_recipe_without_a_mesh_for_the_topology_says_so():
-    with pytest.raises(UserError, match=r"keeps no mesh for h100:8, only for v5e:16x16, v5p:4x4x8: give --mesh"):
-        plan_and_show(
-            preset="moondream3", stage="sft", topology="h100:8", mesh=None, batch=None, config=None, json_file=None,
-            pull_levers=False, overrides=[],
-        )  # fmt: skip
+    for topology, said in (
+        ("v6e:8x8", r"keeps no mesh for v6e:8x8, only for v5e:16x16, v5p:4x4x8: give --mesh"),
+        ("h100:16", r"moondream3_8gpu\.py keeps no mesh for h100:16, only for h100:8, h200:8: give --mesh"),
+    ):
+        with pytest.raises(UserError, match=said):
+            plan_and_show(
+                preset="moondream3", stage="sft", topology=topology, mesh=None, batch=None, config=None,
+                json_file=None, pull_levers=False, overrides=[],
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl", "refiner"])
+def test_the_recipe_of_one_host_divides_among_its_eight_gpus(stage):
+    config = load_config(Path("experiments/moondream3_8gpu.py"), stage)
+    images, rest = divmod(config.images_per_batch, math.prod(config.mesh.sizes(8).values()))
+    assert rest == 0 and images % getattr(config, "microbatches", 1) == 0
+    if stage != "refiner":
+        assert (config.lora.rank, config.lora.base_dtype, config.freeze) == (32, "bfloat16", ())
+
+
+def test_gpus_are_said_to_be_stood_in_for(planned, capsys):
+    _, figures, plan = planned
+    assert (figures["compiled_for"], figures["compiler_is_stand_in"]) == ("cpu:1", False)
+    gpus = dataclasses.replace(plan, topology=parse_topology("h100:8"))
+    assert (as_json(gpus)["compiled_for"], as_json(gpus)["compiler_is_stand_in"]) == ("v5p:2x2x2", True)
+    print_plan(gpus, Console(width=140))
+    assert "GPUs are stood in for: compiled by the TPU compiler for v5p:2x2x2" in capsys.readouterr().out
 
 
 def test_the_stand_in_speaks_paths(tmp_path):
