@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.rollout.score import Drawn
+from moonseg_jax.storage import for_random_reads, save_arrays
 from moonseg_jax.types import EdgeBatch, PromptBatch, Rollouts
 
 ROLLOUTS_FILE = "rollouts.npz"
@@ -117,7 +118,7 @@ class StoredRollouts:
         """Writes a compressed `.npz` and returns its path."""
         arrays = {name: getattr(self, name) for name in FIELDS}
         arrays["truth"] = np.packbits(self.truth.reshape(len(self), -1), axis=1)
-        np.savez_compressed(file, allow_pickle=False, raster=np.int32(self.truth.shape[-1]), **arrays)
+        save_arrays(file, {"raster": np.int32(self.truth.shape[-1]), **arrays})
         return file
 
 
@@ -168,7 +169,7 @@ def load_rollouts(path: Path) -> StoredRollouts:
 
 def _read(file: Path) -> StoredRollouts:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(for_random_reads(file), allow_pickle=False) as arrays:
             side, rows = int(arrays["raster"]), {name: arrays[name] for name in FIELDS}
         if rows["truth"].shape[1:] != (-(-side * side // 8),):
             raise ValueError(f"truth {rows['truth'].shape} is not that of a raster of {side}")
