@@ -70,6 +70,8 @@ def _status(error: BaseException) -> int | None:
 
 def _named(error: BaseException) -> str | None:
     """The bucket that an error's text names."""
+    if type(error).__module__.startswith("google.auth"):
+        return "gs://"
     found = re.search(r"/?b/([a-z0-9][a-z0-9._-]+)(?:/o/|/o$|/o\?|/o\n|\?|$)|gs://([a-z0-9][a-z0-9._-]+)", str(error))
     return f"gs://{found[1] or found[2]}" if found else None
 

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from moonseg_jax.checkpoint_files import Damaged, require_whole, write_list
 from moonseg_jax.errors import UserError
 from moonseg_jax.processes import Team, wait_for_all
-from moonseg_jax.storage import absolute, move_folder
+from moonseg_jax.storage import absolute, keep_folder, move_folder
 from moonseg_jax.team_checkpointer import TeamCheckpointer
 
 KEEP = 2
@@ -40,6 +40,8 @@ class Checkpoints:
 
     def _open(self) -> None:
         self._checkpointer: Any
+        if jax.process_index() == 0:
+            keep_folder(self.folder)
         if self._team is not None and len(self._team) < jax.process_count():
             self._checkpointer = TeamCheckpointer(absolute(self.folder), self._team, keep=KEEP)
             return

@@ -19,7 +19,7 @@ from typing import Any
 
 import moonseg_jax
 from moonseg_jax.errors import UserError
-from moonseg_jax.storage import GrowingObject, in_bucket, require_readable, require_writable, write_whole
+from moonseg_jax.storage import GrowingObject, in_bucket, is_empty, require_readable, require_writable, write_whole
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -137,7 +137,7 @@ class RunDirectory:
         """Gives the folder back where the run never took a step: the same command may then be given again."""
         if self._beside:
             return
-        started = (self.path / METRICS_FILE).exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+        started = (self.path / METRICS_FILE).exists() or not is_empty(self.checkpoints)
         if not started:
             (self.path / CONFIG_FILE).unlink(missing_ok=True)
 

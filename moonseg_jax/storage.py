@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 AnyPath = TypeVar("AnyPath", Path, "epath.Path")
 SCHEME = "gs://"
 CLIENTS = ("gcsfs", "fsspec")
+KEPT = ".folder"
+"""An empty object, without which a bucket knows no empty folder."""
 COMMITTED = "commit_success.txt"
 """What Orbax writes last into a checkpoint of a bucket; without it, it is none."""
 
@@ -142,6 +144,17 @@ def save_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
 def for_random_reads(file: Path) -> Path | io.BytesIO:
     """What `np.load` opens: the file, or the content of a bucket's object."""
     return io.BytesIO(file.read_bytes()) if in_bucket(file) else file
+
+
+def keep_folder(folder: Path) -> None:
+    """Lets a bucket's folder be there while nothing is in it; Orbax lists the one that it has just emptied."""
+    if in_bucket(folder) and not (folder / KEPT).exists():
+        (folder / KEPT).write_text("")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is in a folder, or there is none."""
+    return not folder.is_dir() or all(file.name == KEPT for file in folder.iterdir())
 
 
 def files_under(folder: Path) -> dict[str, Stored]:

@@ -59,7 +59,7 @@ def has_begun(out: Path) -> bool:
     Raises:
       UserError: the folder cannot be read.
     """
-    return text_of_first(_standing(out)) == BEGUN
+    return text_of_first(succeed_together(lambda: _standing(out))) == BEGUN
 
 
 def _standing(out: Path) -> str:

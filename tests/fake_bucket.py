@@ -23,7 +23,7 @@ OBJECT = re.compile(r"/(?:download/)?storage/v1/b/([^/]+)/o/([^/]+)$")
 LISTING = re.compile(r"/storage/v1/b/([^/]+)/o$")
 BUCKET = re.compile(r"/storage/v1/b/([^/]+)$")
 UPLOAD = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o$")
-COPY = re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)/(?:rewriteTo/b/([^/]+)|moveTo)/o/([^/]+)$")
+MOVE = re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)/moveTo/o/([^/]+)$")
 TIME = "2026-01-01T00:00:00.000Z"
 
 
@@ -42,7 +42,7 @@ class FakeBuckets:
         """Names in the order in which they were written."""
         self.refuse: Callable[[str, str], int | None] = lambda method, name: None
         """(method, object's name) → status to answer with instead of serving."""
-        self.lock, self._generation, self._sessions = threading.RLock(), 0, dict[str, tuple[str, str, bytearray]]()
+        self.lock, self._generation, self.uploads = threading.RLock(), 0, list[tuple[str, str, bytearray]]()
 
     def __enter__(self) -> FakeBuckets:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"state": self}))
@@ -78,17 +78,6 @@ class FakeBuckets:
             self.written.append(name)
             return self.objects[bucket, name]
 
-    def begin(self, bucket: str, name: str) -> str:
-        """A resumable upload's number."""
-        with self.lock:
-            number = str(len(self._sessions))
-            self._sessions[number] = bucket, name, bytearray()
-            return number
-
-    def upload(self, number: str) -> tuple[str, str, bytearray]:
-        """Bucket, name and what has come so far."""
-        return self._sessions[number]
-
 
 class _Handler(BaseHTTPRequestHandler):
     state: FakeBuckets
@@ -114,10 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if path.startswith("/batch"):
             self._batch(body)
-        elif found := COPY.search(path):
-            self._copy(found[1], unquote(found[2]), found[3] or found[1], unquote(found[4]))
-            if not found[3]:
-                self._delete(found[1], unquote(found[2]))
+        elif found := MOVE.search(path):
+            self._move(found[1], unquote(found[2]), unquote(found[3]))
         elif found := UPLOAD.search(path):
             if found[1] not in self.state.buckets:
                 self._answer(404, _error(404, "The specified bucket does not exist."))
@@ -141,13 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
         return parts.path, {name: values[-1] for name, values in parse_qs(parts.query).items()}
 
     def _body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            chunks = bytearray()
-            while size := int(self.rfile.readline(), 16):
-                chunks += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return bytes(chunks)
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _answer(self, status: int, content: Any = b"", **headers: str) -> None:
@@ -160,8 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _refused(self, method: str, name: str) -> bool:
-        status = self.state.refuse(method, name)
-        if status is not None:
+        if (status := self.state.refuse(method, name)) is not None:
             self._answer(status, _error(status, "refused"))
         return status is not None
 
@@ -181,15 +160,14 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             data, length = stored.content, len(stored.content)
             asked = re.match(r"bytes=(\d*)-(\d*)$", self.headers.get("Range", ""))
-            start, end, status = 0, length, 200
+            start, end = 0, length
             if asked:
                 start = int(asked[1]) if asked[1] else max(length - int(asked[2]), 0)
-                end, status = min(int(asked[2]) + 1, length) if asked[1] and asked[2] else length, 206
+                end = min(int(asked[2]) + 1, length) if asked[1] and asked[2] else length
                 if start >= length:
                     return self._answer(416, _error(416, "out of range"))
             headers = {"Content-Range": f"bytes {start}-{end - 1}/{length}"} if asked else {}
-            headers |= {"x-goog-generation": str(stored.generation), "x-goog-stored-content-length": str(length)}
-            self._answer(status, data[start:end], **headers)
+            self._answer(206 if asked else 200, data[start:end], **headers, **_generation(stored))
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         if bucket not in self.state.buckets:
@@ -202,10 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
             rest = name[len(prefix) :]
             if delimiter and delimiter in rest:
                 prefixes.add(prefix + rest[: rest.index(delimiter) + 1])
-            elif query.get("startOffset", "") <= name and (name < query.get("endOffset", name + "~")):
+            else:
                 items.append(_metadata(bucket, name, self.state.objects[bucket, name]))
-        count = int(query.get("maxResults", 1000))
-        start = int(query.get("pageToken", 0))
+        count, start = int(query.get("maxResults", 1000)), int(query.get("pageToken", 0))
         page = {"kind": "storage#objects", "items": items[start : start + count], "prefixes": sorted(prefixes)}
         more = {"nextPageToken": str(start + count)} if start + count < len(items) else {}
         self._answer(200, page | more)
@@ -214,7 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
         name = query.get("name", "")
         if query["uploadType"] == "resumable":
             name = name or json.loads(body)["name"]
-            number = self.state.begin(bucket, name)
+            with self.state.lock:
+                number = len(self.state.uploads)
+                self.state.uploads.append((bucket, name, bytearray()))
             where = f"{self.state.address}/resumable/upload/storage/v1/b/{quote(bucket)}/o?upload_id={number}"
             return self._answer(200, {}, Location=where)
         if query["uploadType"] == "multipart":
@@ -222,11 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
             about, content = (
                 re.split(rb"\r?\n\r?\n", part, maxsplit=1)[1] for part in body.split(b"--" + boundary)[1:3]
             )
-            name, body = json.loads(about)["name"], content.removesuffix(b"\n").removesuffix(b"\r")
+            end = b"\r\n" if b"\r\n" in about else b"\n"
+            name, body = json.loads(about)["name"], content.removesuffix(end)
         self._finish(bucket, name, query, body)
 
     def _continue(self, number: str, body: bytes) -> None:
-        bucket, name, so_far = self.state.upload(number)
+        bucket, name, so_far = self.state.uploads[int(number)]
         so_far += body
         if self.headers["Content-Range"].endswith("/*"):
             return self._answer(308, Range=f"bytes=0-{len(so_far) - 1}")
@@ -241,22 +221,20 @@ class _Handler(BaseHTTPRequestHandler):
             if wanted is not None and wanted != str(before.generation if before else 0):
                 return self._answer(412, _error(412, "conditionNotMet"))
             stored = self.state.write(bucket, name, content)
-        self._answer(200, _metadata(bucket, name, stored), **{"x-goog-generation": str(stored.generation)})
+        self._answer(200, _metadata(bucket, name, stored), **_generation(stored))
 
-    def _copy(self, bucket: str, name: str, other: str, target: str) -> None:
+    def _move(self, bucket: str, name: str, target: str) -> None:
         if self._refused("PUT", target):
             return
         with self.state.lock:
-            stored = self.state.objects.get((bucket, name))
+            stored = self.state.objects.pop((bucket, name), None)
             if stored is None:
                 return self._answer(404, _error(404, f"No such object: {name}"))
-            copied = self.state.write(other, target, stored.content)
-        about = _metadata(other, target, copied)
-        self._answer(200, {"done": True, "resource": about, **about})
+            moved = self.state.write(bucket, target, stored.content)
+        self._answer(200, _metadata(bucket, target, moved))
 
     def _delete(self, bucket: str, name: str) -> tuple[int, Any]:
-        status = self.state.refuse("DELETE", name)
-        if status is not None:
+        if (status := self.state.refuse("DELETE", name)) is not None:
             return status, _error(status, "refused")
         with self.state.lock:
             found = self.state.objects.pop((bucket, name), None)
@@ -270,6 +248,10 @@ class _Handler(BaseHTTPRequestHandler):
             parts.append(f"\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status} \r\n\r\n{told}\r\n--")
         text = "--limit" + "limit".join(parts) + "limit--"
         self._answer(200, text.encode(), **{"Content-Type": "multipart/mixed; boundary=limit"})
+
+
+def _generation(stored: Stored) -> dict[str, str]:
+    return {"x-goog-generation": str(stored.generation), "x-goog-stored-content-length": str(len(stored.content))}
 
 
 def _metadata(bucket: str, name: str, stored: Stored) -> dict[str, Any]:

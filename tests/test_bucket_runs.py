@@ -12,6 +12,8 @@ from training_sittings import READY, environment, make_inputs
 pytest.importorskip("gcsfs", reason="buckets are read with gcsfs: pip install 'moonseg-jax[gcs]'")
 from fake_bucket import FakeBuckets
 
+from moonseg_jax import cli
+
 SCRIPT = str(Path(__file__).parent / "training_sittings.py")
 FAR = ("--data", "gs://bucket/data", "--start-from", "gs://bucket/start")
 pytestmark = pytest.mark.slow  # it compiles the programs of a stage
@@ -77,9 +79,51 @@ def test_killed_and_gone_on_with_it_is_the_run_on_this_machine_to_the_last_bit(f
     for name in ("last/policy.safetensors", "last/model.json", "best/policy.safetensors"):
         assert content(bucket, f"killed-sft/{name}") == (folder / "whole-sft" / name).read_bytes(), name
     found = {name.split("/")[2] for name in bucket.names("bucket", "killed-sft/checkpoints/")}
-    assert found == {"2", "4"}
+    assert found == {".folder", "2", "4"}
     assert not any(path.name.startswith("gs") for path in folder.iterdir())
 
 
 def content(bucket: FakeBuckets, name: str) -> bytes:
     return bucket.objects["bucket", name].content
+
+
+def test_what_was_trained_is_judged_exported_and_reported_there(folder, bucket, tmp_path, monkeypatch, capsys):
+    for name, value in {"MOONSEG_CACHE": str(folder / "cache"), **bucket.environment()}.items():
+        monkeypatch.setenv(name, value)
+    words = ["--stage", "coarse", "--limit", "1", "--phrases", "1", "--batch", "1"]
+    here = ["--checkpoint", folder / "whole-sft" / "best", "--dataset", folder / "data", "--out", tmp_path / "eval"]
+    there = ["--checkpoint", "gs://bucket/killed-sft/best", "--dataset", "gs://bucket/data", "--out", "gs://bucket/e"]
+    for places in (here, there):
+        assert cli.main(["eval", *words, *map(str, places)]) == 0
+    found, expected = (
+        json.loads(text) for text in (content(bucket, "e/samples.jsonl"), (tmp_path / "eval/samples.jsonl").read_text())
+    )
+    assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+    digest = json.loads(content(bucket, "e/config.json"))["config"]["checkpoint"]["digest"]
+    assert digest == json.loads((tmp_path / "eval/config.json").read_text())["config"]["checkpoint"]["digest"]
+    assert content(bucket, "e/table.md").decode() == (tmp_path / "eval/table.md").read_text()
+
+    for best, out in (("gs://bucket/killed-sft/best", "gs://bucket/p"), (folder / "whole-sft/best", tmp_path / "p")):
+        assert cli.main(["export", "--checkpoint", str(best), "--format", "hf", "--out", str(out)]) == 0
+    files = {file.name: file.read_bytes() for file in (tmp_path / "p").iterdir()}
+    assert {name.removeprefix("p/"): content(bucket, name) for name in bucket.names("bucket", "p/")} == files
+
+    assert cli.main(["report", "gs://bucket/killed-sft"]) == 0
+    assert "wrote gs://bucket/killed-sft/report.html" in capsys.readouterr().out
+    assert b"eval_miou" in content(bucket, "killed-sft/report.html")
+
+
+def test_the_check_before_a_long_job_tries_the_bucket(bucket):
+    script = str(Path(__file__).parents[1] / "tpu_setup" / "preflight.py")
+    code, lines = {}, {}
+    for run in ("gs://bucket/preflight", "gs://nowhere/preflight"):
+        done = subprocess.run(
+            [sys.executable, script, "--mib", "1", "--run", run], env=environment(**bucket.environment()), text=True,
+            capture_output=True, timeout=300,
+        )  # fmt: skip
+        code[run] = done.returncode
+        lines[run] = [line for line in done.stdout.splitlines() if ": files: " in line or ": shared: " in line]
+    assert code == {"gs://bucket/preflight": 0, "gs://nowhere/preflight": 1}
+    assert [line.split(": ")[1:3] for line in lines["gs://bucket/preflight"]] == [["files", "ok"], ["shared", "ok"]]
+    assert "gs://nowhere/preflight: no such bucket" in lines["gs://nowhere/preflight"][0]
+    assert bucket.names("bucket", "preflight") == []

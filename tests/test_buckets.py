@@ -16,6 +16,7 @@ from data_pipelines import local_copy
 from data_pipelines.build import build_shapes
 from data_pipelines.source import open_split
 from moonseg_jax import cli, storage
+from moonseg_jax.bucket_errors import explained
 from moonseg_jax.checkpoint import Checkpoints
 from moonseg_jax.convert.names import Naming
 from moonseg_jax.errors import UserError
@@ -103,6 +104,24 @@ def test_a_save_that_ends_half_way_is_not_the_latest(bucket, stopped_at):
     assert_same_bits(state, learner_state(seed=2))
     save(3, seed=4)
     assert_same_bits(restored()[1], learner_state(seed=4))
+
+
+def test_a_save_without_permission_says_which_roles_are_missing(bucket):
+    bucket.refuse = lambda method, name: 403 if method == "PUT" and name.endswith("1/commit_success.txt") else None
+    with pytest.raises(Exception, match=r"(?i)forbidden|refused|403|permission") as refused:
+        save(1, seed=1)
+    assert "gs://bucket: no permission" in explained(refused.value)
+
+
+def test_what_a_killed_save_left_is_nothing_to_go_on_from_and_removed_by_the_next_save(bucket):
+    save(1, seed=1)
+    bucket.objects.pop(("bucket", "run/checkpoints/1/commit_success.txt"))
+    assert len(bucket.names("bucket", "run/checkpoints/1/")) > 10
+    with pytest.raises(UserError, match="gs://bucket/run/checkpoints holds no finished checkpoint to resume from"):
+        restored()
+    save(2, seed=2)
+    assert bucket.names("bucket", "run/checkpoints/1/") == []
+    assert restored()[0] == 2
 
 
 def test_damage_is_named_and_the_checkpoint_before_it_used_where_allowed(bucket):
