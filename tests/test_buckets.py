@@ -244,3 +244,13 @@ def test_folders_of_this_machine_and_of_the_bucket_are_listed_alike(bucket, tmp_
     assert {name: one.size for name, one in here.items()} == {name: one.size for name, one in there.items()}
     assert list(here) == list(there) == ["a.txt", "deep/b.txt", "deep/er/c.txt"]
     assert np.unique([one.version for one in there.values()]).size == 3
+
+
+def test_the_check_before_a_long_job_tries_the_bucket(bucket, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tpu_setup")
+    preflight = importlib.import_module("preflight")
+    files, shared = preflight.check_files("gs://bucket/preflight"), preflight.check_shared("gs://bucket/preflight")
+    assert files.ok and re.fullmatch(r"gs://bucket/preflight: \d+ MB/s written, \d+ MB/s read", files.text)
+    assert shared.ok and shared.text == "gs://bucket/preflight: seen by this host"
+    assert bucket.names("bucket") == []
+    assert "gs://nowhere/preflight: no such bucket" in preflight.check_files("gs://nowhere/preflight").text
