@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipelines.local_copy import on_this_machine
 from data_pipelines.manifest import FILE_NAME, DataManifest, read_manifest
 from data_pipelines.schema import to_scene
 from moonseg_jax.errors import UserError
@@ -62,7 +63,7 @@ def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int =
     """Opens a split of any data set that the project has built.
 
     Args:
-      directory: the folder that was named when it was built.
+      directory: the folder that was named when it was built, or a copy of it; one in a bucket is copied here first.
       split: name of the split, such as `train`.
       at_least: fewest scenes the caller needs.
 
@@ -70,7 +71,7 @@ def open_split(directory: str | os.PathLike[str], split: str, *, at_least: int =
       UserError: if the folder holds no finished data set, its files are damaged, or the split is missing or too
         small.
     """
-    folder = epath.Path(directory)
+    folder = epath.Path(on_this_machine(directory))
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(

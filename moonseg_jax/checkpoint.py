@@ -16,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from moonseg_jax.checkpoint_files import Damaged, require_whole, write_list
 from moonseg_jax.errors import UserError
 from moonseg_jax.processes import Team, wait_for_all
+from moonseg_jax.storage import absolute, keep_folder, move_folder
 from moonseg_jax.team_checkpointer import TeamCheckpointer
 
 KEEP = 2
@@ -39,12 +40,14 @@ class Checkpoints:
 
     def _open(self) -> None:
         self._checkpointer: Any
+        if jax.process_index() == 0:
+            keep_folder(self.folder)
         if self._team is not None and len(self._team) < jax.process_count():
-            self._checkpointer = TeamCheckpointer(self.folder.absolute(), self._team, keep=KEEP)
+            self._checkpointer = TeamCheckpointer(absolute(self.folder), self._team, keep=KEEP)
             return
         keep = ocp.training.preservation_policies.LatestN(KEEP)
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+            absolute(self.folder), preservation_policy=keep, cleanup_tmp_directories=True
         )
 
     @property
@@ -152,7 +155,7 @@ class Checkpoints:
         wait_for_all(f"damaged-{step}", self._team)
         if jax.process_index() == 0:
             folder = self.folder / str(step)
-            folder.rename(folder.with_name(folder.name + DAMAGED))
+            move_folder(folder, folder.with_name(folder.name + DAMAGED))
         wait_for_all(f"aside-{step}", self._team)
         self._open()
 

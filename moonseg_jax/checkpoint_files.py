@@ -1,20 +1,23 @@
-"""The list of a finished checkpoint's files: how many bytes each has, and their CRC-32, which a changed bit changes."""
+"""The list of a finished checkpoint's files: how many bytes each has, and their CRC-32, which a changed bit changes.
+
+In a bucket nothing is read for it: the service keeps a CRC-32C of every object, computed when it came, and lists it.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.processes import Team, gathered_from
+from moonseg_jax.storage import Stored, files_under, in_bucket, write_whole
 
 FILES = "files.json"
 """In a checkpoint's folder, once it is finished. Lists of older versions hold bytes alone."""
@@ -23,25 +26,35 @@ CHUNK = 2**22
 THREADS = 8
 
 
+class Listed(NamedTuple):
+    """What a list says of a file; the checksums that it does not hold are None."""
+
+    size: int
+    crc32: int | None = None
+    crc32c: str | None = None
+
+
 class Damaged(UserError):
     """A checkpoint that was finished once and cannot be read now."""
 
 
 def write_list(folder: Path) -> None:
     """Reads all files of a checkpoint and lists them; the list appears whole or not at all."""
-    sizes = _sizes(folder)
-    checksums = _checksums([folder / name for name in sizes])
-    files = {
-        name: {"bytes": size, "crc32": checksum}
-        for (name, size), checksum in zip(sizes.items(), checksums, strict=True)
-    }  # fmt: skip
-    partial = folder / PARTIAL
-    partial.write_text(json.dumps({"files": files, "crc32": _of_list(files)}), encoding="utf-8")
-    os.replace(partial, folder / FILES)
+    found = _files(folder)
+    files: dict[str, dict[str, Any]] = {name: {"bytes": stored.size} for name, stored in found.items()}
+    if in_bucket(folder):
+        for name, stored in found.items():
+            files[name]["crc32c"] = stored.crc32c
+    else:
+        for name, checksum in zip(found, _checksums([folder / name for name in found]), strict=True):
+            files[name]["crc32"] = checksum
+    write_whole(folder / FILES, json.dumps({"files": files, "crc32": _of_list(files)}))
 
 
 def require_whole(folder: Path, team: Team | None = None) -> None:
     """Compares a checkpoint's files with its list; a save killed before the list was written has none.
+
+    Of a list from a bucket, files that were copied to this machine are compared by their bytes alone.
 
     Args:
       folder: of the checkpoint.
@@ -53,11 +66,13 @@ def require_whole(folder: Path, team: Team | None = None) -> None:
     if not (folder / FILES).is_file():
         return
     listed = _read_list(folder)
-    found = _sizes(folder)
-    for name, (size, _) in listed.items():
-        if found.get(name) != size:
-            said = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
+    found = _files(folder)
+    for name, one in listed.items():
+        if name not in found or found[name].size != one.size:
+            said = "is missing" if name not in found else f"has {found[name].size} bytes of {one.size}"
             raise Damaged(f"{folder} is damaged: {name} {said}")
+        if None not in (one.crc32c, found[name].crc32c) and one.crc32c != found[name].crc32c:
+            raise Damaged(f"{folder} is damaged: {name} is not what was written (its CRC-32C differs)")
     team = team or tuple(range(jax.process_count()))
     changed = _first_changed(folder, listed, team.index(jax.process_index()), len(team))
     # One that sees no damage in its share must not go on alone.
@@ -66,20 +81,20 @@ def require_whole(folder: Path, team: Team | None = None) -> None:
         raise Damaged(f"{folder} is damaged: {list(listed)[first]} is not what was written (its CRC-32 differs)")
 
 
-def _first_changed(folder: Path, listed: Mapping[str, tuple[int, int | None]], member: int, members: int) -> int:
+def _first_changed(folder: Path, listed: Mapping[str, Listed], member: int, members: int) -> int:
     """Position in the list of the first changed file among a member's share; the list's length where there is none."""
     share = [
-        (position, name, checksum)
-        for position, (name, (_, checksum)) in enumerate(listed.items())
-        if checksum is not None and position % members == member
+        (position, name, one.crc32)
+        for position, (name, one) in enumerate(listed.items())
+        if one.crc32 is not None and position % members == member
     ]
     found = _checksums([folder / name for _, name, _ in share])
     changed = (position for (position, _, checksum), now in zip(share, found, strict=True) if now != checksum)
     return min(changed, default=len(listed))
 
 
-def _read_list(folder: Path) -> dict[str, tuple[int, int | None]]:
-    """Bytes and CRC-32 by file.
+def _read_list(folder: Path) -> dict[str, Listed]:
+    """What the list says, by file.
 
     Raises:
       Damaged: the list is not what was written.
@@ -87,9 +102,12 @@ def _read_list(folder: Path) -> dict[str, tuple[int, int | None]]:
     try:
         content: Any = json.loads((folder / FILES).read_text(encoding="utf-8"))
         if all(isinstance(size, int) for size in content.values()):
-            return {name: (size, None) for name, size in content.items()}
+            return {name: Listed(size) for name, size in content.items()}
         if _of_list(content["files"]) == content["crc32"]:
-            return {name: (entry["bytes"], entry["crc32"]) for name, entry in content["files"].items()}
+            return {
+                name: Listed(entry["bytes"], entry.get("crc32"), entry.get("crc32c"))
+                for name, entry in content["files"].items()
+            }  # fmt: skip
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise Damaged(f"{folder} is damaged: {FILES} is not the list that was written ({error})") from error
     raise Damaged(f"{folder} is damaged: {FILES} is not the list that was written (its CRC-32 differs)")
@@ -108,7 +126,7 @@ def _checksums(files: list[Path]) -> list[int | None]:
 def _checksum(file: Path) -> int | None:
     checksum = 0
     try:
-        with open(file, "rb") as opened:
+        with file.open("rb") as opened:
             while chunk := opened.read(CHUNK):
                 checksum = zlib.crc32(chunk, checksum)
     except OSError:
@@ -117,7 +135,7 @@ def _checksum(file: Path) -> int | None:
     return checksum
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of all files under a folder."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in (FILES, PARTIAL))
-    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+def _files(folder: Path) -> dict[str, Stored]:
+    """All files under a folder but the list itself."""
+    found = files_under(folder).items()
+    return {name: stored for name, stored in found if Path(name).name not in (FILES, PARTIAL)}

@@ -8,15 +8,19 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
 import tyro
 
 import moonseg_jax
+from moonseg_jax.bucket_errors import told
 from moonseg_jax.commands import Command, Train
 from moonseg_jax.commands_launch import Launch, split_command
 from moonseg_jax.commands_plan import Plan
 from moonseg_jax.commands_sweep import Sweep
 from moonseg_jax.errors import SomeFailed, UserError
+from moonseg_jax.storage import SCHEME, place
 
 DESCRIPTION = """Moondream Segmentation in JAX: an image and a phrase go in, a path and a mask come out.
 
@@ -28,8 +32,22 @@ Start here:
 
 EXIT_NO, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 BUCKET = re.compile(r"(gs|s3|az)://")
-KNOW_BUCKETS = ("import", "export")
+ARGUMENT = ""
+KNOW_BUCKETS = {
+    "train": ("--out", "--data", "--start-from", "--policy", "--pairs"),
+    "eval": ("--checkpoint", "--refiner", "--dataset", "--out", "-o"),
+    "segment": (ARGUMENT, "--checkpoint", "--refiner"),
+    "evidence": ("--checkpoint", "--refiner", "--data", "--known"),
+    "serve": ("--checkpoint", "--refiner"),
+    "demo": ("--checkpoint", "--refiner"),
+    "report": (ARGUMENT, "--beside", "--out", "-o"),
+    "import": ("--weights", "--out", "--config", "--refiner", "--tokenizer", "--json"),
+    "export": ("--checkpoint", "--out", "--refiner-from"),
+}
+"""Command → what may be the address of a bucket: options, or an argument without one."""
+PLACES = tyro.constructors.ConstructorRegistry()
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+PARSING: Any = {"config": MARKERS, "registry": PLACES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"moonseg-jax {moonseg_jax.__version__}")
         return 0
     try:
-        return _run(words or ["--help"])
+        with told():
+            return _run(words or ["--help"])
     except KeyboardInterrupt:
         print("moonseg: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -86,19 +105,19 @@ def _run(words: list[str]) -> int:
     _refuse_buckets(words)
     if words[0] == "train":
         words, help_words = _withhold_settings_help(words[1:])
-        train, rest = tyro.cli(Train, args=words, prog="moonseg train", config=MARKERS, return_unknown_args=True)
+        train, rest = tyro.cli(Train, args=words, prog="moonseg train", **PARSING, return_unknown_args=True)
         train.run([*rest, *help_words])
     elif words[0] == "plan":
-        plan, rest = tyro.cli(Plan, args=words[1:], prog="moonseg plan", config=MARKERS, return_unknown_args=True)
+        plan, rest = tyro.cli(Plan, args=words[1:], prog="moonseg plan", **PARSING, return_unknown_args=True)
         return 0 if plan.run(rest) else EXIT_NO
     elif words[0] == "sweep":
-        sweep, rest = tyro.cli(Sweep, args=words[1:], prog="moonseg sweep", config=MARKERS, return_unknown_args=True)
+        sweep, rest = tyro.cli(Sweep, args=words[1:], prog="moonseg sweep", **PARSING, return_unknown_args=True)
         sweep.run(rest)
     elif words[0] == "launch":
         options, command = split_command(words[1:])
-        tyro.cli(Launch, args=options, prog="moonseg launch", config=MARKERS).run(command)
+        tyro.cli(Launch, args=options, prog="moonseg launch", **PARSING).run(command)
     else:
-        tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, config=MARKERS).run()
+        tyro.cli(Command, args=words, prog="moonseg", description=DESCRIPTION, **PARSING).run()
     return 0
 
 
@@ -106,15 +125,31 @@ def _refuse_buckets(words: Sequence[str]) -> None:
     """A bucket's address, taken for a folder's name, would become a folder of this machine called `gs:`.
 
     Raises:
-      UserError: an option names one.
+      UserError: one is named where only folders of this machine are known, or it is not Google's.
     """
-    for before, word in itertools.pairwise(["", *words]) if words[0] not in KNOW_BUCKETS else ():
+    known = KNOW_BUCKETS.get(words[0], ())
+    for before, word in itertools.pairwise(["", *words]) if words[0] != "launch" else ():
         option, _, value = word.partition("=") if word.startswith("-") else (before, "", word)
-        if option.startswith("-") and BUCKET.match(value):
-            raise UserError(
-                f"{option} {value}: folders of buckets cannot be used yet; copy what is read to this machine first "
-                "(gcloud storage cp --recursive), and what was written afterwards, or mount the bucket as a folder"
-            )
+        option = option if option.startswith("-") else ARGUMENT
+        if not BUCKET.match(value) or (value.startswith(SCHEME) and option.replace("_", "-") in known):
+            continue
+        if option in known:
+            raise UserError(f"{option} {value}: of buckets only {SCHEME}… addresses are known".lstrip())
+        raise UserError(
+            f"{option or words[0]} {value}: a folder or file of this machine is needed here, not a bucket; copy what "
+            "is read to this machine first (gcloud storage cp --recursive), and what was written afterwards"
+        )
+
+
+@PLACES.primitive_rule
+def _place_of(wanted: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    """Options that name folders or files: those of buckets as places that can be read and written."""
+    if wanted.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="PATH", instance_from_str=lambda texts: place(texts[0]),
+        is_instance=lambda value: isinstance(value, PurePath), str_from_instance=lambda path: [str(path)],
+    )  # fmt: skip
 
 
 def _withhold_settings_help(words: list[str]) -> tuple[list[str], list[str]]:

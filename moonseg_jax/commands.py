@@ -54,6 +54,9 @@ class Train:
     """Folder of the run; runs/CONFIG-STAGE by default."""
     resume: bool = False
     """Go on with the run in that folder, from its last checkpoint."""
+    resume_or_begin: bool = False
+    """For jobs that are started again: go on where there is a checkpoint, begin where there is none. A run that was
+    stopped before its first one is moved aside."""
     allow_older: bool = False
     """With --resume: where the last checkpoint is damaged, set it aside and go on from the one before it."""
     grace: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 25.0
@@ -65,8 +68,8 @@ class Train:
     """Take a trace of so many steps into OUT/profile, for Perfetto, xprof or TensorBoard; the first two steps of a
     sitting, which compile, are left out. It changes nothing that is learned."""
     distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT/COUNT/INDEX")] = None
-    """Train together with other processes, all given the same command, with OUT in a shared folder: auto on TPU, Slurm,
-    MPI or Kubernetes, else the address of process 0, how many there are, and which this is. By default what
+    """Train together with other processes, all given the same command, with OUT in a shared folder or a bucket: auto on
+    TPU, Slurm, MPI or Kubernetes, else the address of process 0, how many there are, and which this is. By default what
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say; `moonseg launch` sets them."""
 
     def run(self, overrides: Sequence[str] = ()) -> None:
@@ -84,7 +87,8 @@ class Train:
             raise UserError(f"--profile must not be negative, got {self.profile}: 0 takes no trace")
         from moonseg_jax import config_file
         from moonseg_jax.processes import described_by_environment, join_processes, succeed_together
-        from moonseg_jax.train_start import open_run
+        from moonseg_jax.storage import in_bucket
+        from moonseg_jax.train_start import has_begun, open_run
 
         def load_config() -> config_file.StageConfig:
             prog = f"moonseg train {self.stage} --config {self.config}"
@@ -95,8 +99,11 @@ class Train:
             join_processes(described)
         config = succeed_together(load_config)
         out = self.out or Path("runs") / f"{self.config.stem}-{self.stage}"
+        if self.profile and in_bucket(out):
+            raise UserError(f"--profile writes to this machine only, and --out {out} is a bucket: name a folder here")
         text = config_file.config_text(config)
-        run = open_run(out, self.stage, text, resume=self.resume, may_differ=MAY_DIFFER_ON_RESUME)
+        resume = self.resume or (self.resume_or_begin and has_begun(out))
+        run = open_run(out, self.stage, text, resume=resume, may_differ=MAY_DIFFER_ON_RESUME)
 
         from moonseg_jax import train
         from moonseg_jax.compilation import keep_compiled_programs
@@ -108,11 +115,11 @@ class Train:
         sitting = Sitting(grace=self.grace, allow_older=self.allow_older, profile=self.profile)
         try:
             if isinstance(config, SftConfig):
-                train.run_sft(config, run, self.resume, sitting)
+                train.run_sft(config, run, resume, sitting)
             elif isinstance(config, RlConfig):
-                train.run_rl(config, run, self.resume, sitting)
+                train.run_rl(config, run, resume, sitting)
             else:
-                train.run_refiner(config, run, self.resume, sitting)
+                train.run_refiner(config, run, resume, sitting)
         except UserError:
             run.withdraw()
             raise

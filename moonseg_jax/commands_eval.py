@@ -47,8 +47,8 @@ class Eval:
     seed: int = 0
     """Seed of embedded scenes, of sampling, and of the resampling behind intervals."""
     distributed: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT/COUNT/INDEX")] = None
-    """Judge together with other processes, all given the same command, with OUT in a shared folder: auto on TPU, Slurm,
-    MPI or Kubernetes, else the address of process 0, how many there are, and which this is."""
+    """Judge together with other processes, all given the same command, with OUT in a shared folder or a bucket: auto on
+    TPU, Slurm, MPI or Kubernetes, else the address of process 0, how many there are, and which this is."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("runs/eval")
     """Folder of the evaluation."""
     fresh: bool = False

@@ -34,7 +34,10 @@ class Report:
         """
         from moonseg_jax.report.beside import write_report_beside
         from moonseg_jax.report.run import write_run_report
+        from moonseg_jax.storage import require_readable
 
+        for run in filter(None, (self.path, self.beside)):
+            require_readable(run)
         if self.out is not None:
             _require_place(self.out)
         if self.beside is None:
@@ -44,6 +47,11 @@ class Report:
 
 
 def _require_place(file: Path) -> None:
+    from moonseg_jax.storage import in_bucket, require_writable
+
+    if in_bucket(file):
+        require_writable(file.parent)
+        return
     if file.is_dir():
         raise UserError(f"--out {file} is a folder: name a file in it, such as {file / 'report.html'}")
     if not file.parent.is_dir():

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.run_directory import CONFIG_FILE, RunDirectory, read_json, write_json
+from moonseg_jax.storage import absolute, in_bucket
 
 LoggerName = Literal["tensorboard", "wandb"]
 LIBRARIES: dict[LoggerName, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -57,6 +58,11 @@ def open_loggers(names: Sequence[LoggerName], run: RunDirectory, first_step: int
       UserError: a library is missing, or W&B cannot start.
     """
     require_libraries(names)
+    if "tensorboard" in names and in_bucket(run.path):
+        raise UserError(
+            f"loggers: tensorboard appends to a file, which a bucket ({run.path}) cannot hold; leave it out of loggers "
+            "(metrics.jsonl has the same figures), or name a folder of this machine with --out"
+        )
     openers: dict[LoggerName, Callable[[RunDirectory, int], Logger]] = {
         "tensorboard": TensorBoard,
         "wandb": WeightsAndBiases,
@@ -108,8 +114,9 @@ class WeightsAndBiases:
         config = read_json(run.path / CONFIG_FILE, missing=f"{run.path / CONFIG_FILE} is missing")["config"]
         try:
             self._run: Any = wandb.init(
-                project=PROJECT, name=_name(run.path), id=identity, resume="allow", dir=str(run.path), config=config,
-                job_type=run.kind, settings=wandb.Settings(console="off"),
+                project=PROJECT, name=_name(run.path), id=identity, resume="allow", config=config,
+                dir=None if in_bucket(run.path) else str(run.path), job_type=run.kind,
+                settings=wandb.Settings(console="off"),
             )  # fmt: skip
         except wandb.errors.Error as error:
             raise UserError(
@@ -128,7 +135,7 @@ class WeightsAndBiases:
 
 
 def _name(folder: Path) -> str:
-    return "/".join(folder.absolute().parts[-2:])
+    return "/".join(absolute(folder).parts[-2:])
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from moonseg_jax.pair_keeping import content_hash, kept_of_versions
 from moonseg_jax.partition import split_rows
 from moonseg_jax.paths.boxes import corners_from_box
 from moonseg_jax.paths.raster import coverage
+from moonseg_jax.storage import for_random_reads, save_arrays
 from moonseg_jax.types import CoarsePairs, EdgeBatch
 
 MARGIN = 0.25
@@ -146,7 +147,7 @@ class PairBuffer:
         """
         if processes > 1:
             file = file.with_name(f"{file.stem}-{process}-of-{processes}{file.suffix}")
-        np.savez_compressed(file, allow_pickle=False, side=np.int32(self.side), **self._rows)
+        save_arrays(file, {"side": np.int32(self.side), **self._rows})
         return file
 
     @classmethod
@@ -203,7 +204,7 @@ def _files_of_processes(file: Path) -> list[Path]:
 
 def _read_pairs(file: Path, side: int) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(for_random_reads(file), allow_pickle=False) as arrays:
             found, rows = int(arrays["side"]), {name: arrays[name] for name in FIELDS}
     except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file} is not a file of pairs, or was cut short; train RL again") from error

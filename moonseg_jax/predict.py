@@ -22,6 +22,7 @@ from moonseg_jax.segmentation import Segmentation
 from moonseg_jax.shipped import shipped
 from moonseg_jax.spatial_refs import SpatialRefs, prompt_references
 from moonseg_jax.still_image import decode_still
+from moonseg_jax.storage import place
 from moonseg_jax.streaming import CHUNKS, Finished, PathProgress, StreamEvent
 from moonseg_jax.types import Example
 from moonseg_jax.weights import load_model_config
@@ -95,7 +96,7 @@ class Segmenter:
             fewer than 0 iterations, or an empty batch.
         """
         folder, head = find_weights(
-            None if policy is None else Path(policy), None if refiner is None else Path(refiner),
+            None if policy is None else place(policy), None if refiner is None else place(refiner),
             refine=refine, iterations=iterations,
         )  # fmt: skip
         loaded, params = load_policy(folder)

@@ -19,6 +19,7 @@ from typing import Any
 
 import moonseg_jax
 from moonseg_jax.errors import UserError
+from moonseg_jax.storage import GrowingObject, in_bucket, is_empty, require_readable, require_writable, write_whole
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -53,6 +54,7 @@ class RunDirectory:
         self.kind = kind
         self._config_text, self._may_differ, self._beside = config_text, may_differ, beside
         self._started = time.monotonic() - seconds_before
+        self._metrics: GrowingObject | None = None
 
     @classmethod
     def create(
@@ -91,6 +93,7 @@ class RunDirectory:
         Raises:
           UserError: No run is there, or one of another kind or with other settings (the settings are named).
         """
+        require_readable(path)
         record = read_json(path / CONFIG_FILE, missing=f"{path} holds no run to resume: leave out --resume")
         if record.get("kind") != kind:
             raise UserError(f"{path} holds a run of kind {record.get('kind')!r}, not {kind!r}: name another --out")
@@ -134,7 +137,7 @@ class RunDirectory:
         """Gives the folder back where the run never took a step: the same command may then be given again."""
         if self._beside:
             return
-        started = (self.path / METRICS_FILE).exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+        started = (self.path / METRICS_FILE).exists() or not is_empty(self.checkpoints)
         if not started:
             (self.path / CONFIG_FILE).unlink(missing_ok=True)
 
@@ -149,7 +152,7 @@ class RunDirectory:
         return time.monotonic() - self._started
 
     def append_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends one line to `metrics.jsonl` and flushes it to disk.
+        """Appends one line to `metrics.jsonl` and flushes it to disk; in a bucket the file is written anew.
 
         Args:
           step: Step the metrics belong to.
@@ -157,10 +160,14 @@ class RunDirectory:
         """
         row: dict[str, Any] = {"step": int(step), "wall_seconds": round(self.wall_seconds, 3)}
         row.update({name: _finite_or_none(value) for name, value in metrics.items()})
-        path = self.path / METRICS_FILE
+        path, line = self.path / METRICS_FILE, json.dumps(row, allow_nan=False) + "\n"
+        if in_bucket(path):
+            self._metrics = self._metrics or GrowingObject(path)
+            self._metrics.append(line)
+            return
         try:
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
+                file.write(line)
         except OSError as error:
             # The system does not name the file whose buffers it cannot write.
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -170,7 +177,8 @@ class RunDirectory:
         path = self.path / METRICS_FILE
         if path.exists():
             kept = [row for row in read_metrics(path) if row["step"] <= step]
-            _replace(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+            write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+            self._metrics = None
 
     def write_summary(self, summary: Mapping[str, Any]) -> Path:
         """Writes `summary.json` and returns its path."""
@@ -222,10 +230,13 @@ def read_json(path: Path, *, missing: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a JSON object whole or not at all; numbers that are not finite become null."""
-    _replace(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def _make_writable(path: Path) -> None:
+    if in_bucket(path):
+        require_writable(path)
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -236,12 +247,6 @@ def _make_writable(path: Path) -> None:
         raise UserError(f"{path} cannot be made ({error.strerror or error}): name another --out") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"no permission to write in {path}: name another --out")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _finite(value: Any) -> Any:

@@ -34,7 +34,7 @@ class StepTrace:
         self._end = min(self._begin + steps, last)
         if steps and self._begin >= self._end:
             note(f"--profile: no step is traced, because this sitting has {last - first} and the first 2 are not")
-        elif steps > self._end - self._begin:
+        elif steps and steps > self._end - self._begin:
             note(f"--profile: only {self._end - self._begin} of {steps} steps can be traced before the run ends")
 
     def before(self, step: int, pending: Any) -> None:

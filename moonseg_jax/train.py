@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,6 +43,7 @@ from moonseg_jax.run_directory import RunDirectory
 from moonseg_jax.sharding import local_rows, make_mesh, put_batch, put_parameters
 from moonseg_jax.shares import together
 from moonseg_jax.stage_programs import merging_program, refiner_program, sft_program
+from moonseg_jax.storage import place
 from moonseg_jax.train_config import AS_THEY_ARE, LoopConfig, PolicyConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.training_pairs import require_batch, training_pairs
 from moonseg_jax.types import PromptBatch, Rollouts, Scene, SumAndCount, TargetBatch
@@ -66,7 +66,7 @@ def run_sft(config: SftConfig, run: RunDirectory, resume: bool, sitting: Sitting
         policy = Policy.from_config(config.model)
         params = policy.init(config.seed)
     else:
-        policy, params = load_policy(Path(config.start_from), config.model)
+        policy, params = load_policy(place(config.start_from), config.model)
     learning = policy.computing_in(config.dtype).rematerialising(config.remat)
     optimizer = make_optimizer(config.optimizer, config.steps)
     trained, frozen = config.trainable.divide(params, config.seed)
@@ -101,7 +101,7 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
         return sample_only(config, roles, policy, loader, sitting)
 
     mesh, learners = roles.learner, len(roles.learners)
-    params = load_policy(Path(config.start_from), config.model)[1]
+    params = load_policy(place(config.start_from), config.model)[1]
     optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_rollout)
     trained, frozen = config.trainable.divide(params, config.seed)
     state = put_parameters(mesh, init_state({"policy": trained}, optimizer, frozen))
@@ -152,17 +152,17 @@ def run_rl(config: RlConfig, run: RunDirectory, resume: bool, sitting: Sitting =
 def run_refiner(config: RefinerConfig, run: RunDirectory, resume: bool, sitting: Sitting = USUAL) -> None:
     """Training of the refinement head on pairs of rollouts and ground truth; the vision encoder stays frozen."""
     mesh = make_mesh(shape=config.mesh)
-    policy, policy_params = load_policy(Path(config.policy), config.model)
+    policy, policy_params = load_policy(place(config.policy), config.model)
     head, width = make_head(config.model), config.model.vision.width
     if config.start_from is None:
         params = init_head(head, width, config.seed)
     else:
-        params = load_weights(Path(config.start_from), REFINER, head_shapes(head, width))
+        params = load_weights(place(config.start_from), REFINER, head_shapes(head, width))
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = put_parameters(mesh, init_state({"refiner": params}, optimizer))
 
     pairs = training_pairs(
-        open_split(config.data, config.train_split), file=Path(config.pairs) if config.pairs else None,
+        open_split(config.data, config.train_split), file=place(config.pairs) if config.pairs else None,
         pairs_from=config.pairs_from, count=config.pair_count, side=config.model.vision.crop,
         jitter=config.box_jitter, seed=config.seed,
     )  # fmt: skip

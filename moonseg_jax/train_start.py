@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -10,9 +13,12 @@ import jax
 import jaxlib
 
 import moonseg_jax
-from moonseg_jax.processes import alone, require_same, succeed_together
-from moonseg_jax.run_directory import RunDirectory, flat_settings
+from moonseg_jax.bucket_errors import told
+from moonseg_jax.processes import alone, require_same, succeed_together, text_of_first
+from moonseg_jax.run_directory import CHECKPOINTS, CONFIG_FILE, RunDirectory, flat_settings
+from moonseg_jax.storage import COMMITTED, files_under, in_bucket, move_folder, require_readable
 
+BEGUN = "begun"
 CONFIG, VERSIONS, COMMAND = "the config", "the version", "the command"
 
 
@@ -43,6 +49,38 @@ def open_run(
         return RunDirectory.create(out, stage, config_text, may_differ=may_differ)
 
     return succeed_together(open_folder)
+
+
+def has_begun(out: Path) -> bool:
+    """Whether the folder holds a run with a finished checkpoint, as process 0 sees it; all processes must ask.
+
+    A run that was stopped before its first checkpoint is moved aside, so that it can begin again.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
+    return text_of_first(succeed_together(lambda: _standing(out))) == BEGUN
+
+
+def _standing(out: Path) -> str:
+    if not alone() and jax.process_index() > 0:
+        return ""
+    with told(out):
+        require_readable(out)
+        files = files_under(out)
+        if any(_is_of_finished_checkpoint(out, name) for name in files):
+            return BEGUN
+        if CONFIG_FILE in files:
+            aside = out.with_name(f"{out.name}.unfinished-{time.strftime('%Y%m%dT%H%M%S')}")
+            print(f"moonseg: {out} has no checkpoint yet: moved to {aside}", file=sys.stderr)
+            move_folder(out, aside)
+    return ""
+
+
+def _is_of_finished_checkpoint(out: Path, name: str) -> bool:
+    """By its name; in a bucket the mark that Orbax writes last must be there."""
+    inside = COMMITTED if in_bucket(out) else ".*"
+    return re.fullmatch(rf"{CHECKPOINTS}/\d+/{inside}", name) is not None
 
 
 def versions() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
 from moonseg_jax.config import (
     ModelConfig,
@@ -30,6 +29,7 @@ from moonseg_jax.config import (
     VisionConfig,
 )
 from moonseg_jax.errors import UserError
+from moonseg_jax.storage import in_bucket, require_readable, write_whole
 
 MODEL_FILE = "model.json"
 POLICY, REFINER = "policy", "refiner"
@@ -45,14 +45,18 @@ def save_weights(folder: Path, name: str, params: Any, model: ModelConfig, dtype
       model: the sizes.
       dtype: `float32` or `bfloat16`.
     """
+    file = folder / f"{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
     flat = {"/".join(path): np.ascontiguousarray(leaf, dtype=kind) for path, leaf in flatten_dict(params).items()}
-    partial = folder / f"{name}.safetensors.partial"
-    save_file(flat, partial)
-    os.replace(partial, folder / f"{name}.safetensors")
+    if in_bucket(file):
+        write_whole(file, save(flat))
+    else:
+        partial = folder / f"{file.name}.partial"
+        save_file(flat, partial)
+        partial.replace(file)
     (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(model), indent=1) + "\n", encoding="utf-8")
-    return folder / f"{name}.safetensors"
+    return file
 
 
 def load_model_config(folder: Path) -> ModelConfig:
@@ -61,6 +65,7 @@ def load_model_config(folder: Path) -> ModelConfig:
     Raises:
       UserError: it is missing or broken.
     """
+    require_readable(folder)
     file = folder / MODEL_FILE
     if not file.is_file():
         raise UserError(
@@ -97,11 +102,12 @@ def load_weights(folder: Path, name: str, expected: Any) -> Any:
     Raises:
       UserError: the file is missing or broken, or its tensors are not the model's; names all of them.
     """
+    require_readable(folder)
     file = folder / f"{name}.safetensors"
     if not file.is_file():
         raise UserError(f"{folder} holds no {name} weights: {file.name} is missing; train them, or name another folder")
     try:
-        found = load_file(file)
+        found = load(file.read_bytes()) if in_bucket(file) else load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} cannot be read ({error}); it is not a safetensors file or was cut short") from error
     except (AttributeError, KeyError) as error:  # What the library raises on a type that NumPy does not know.

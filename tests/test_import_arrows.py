@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {
         "errors",
+        "bucket_errors",
+        "storage",
         "config",
         "types",
         "axes",
@@ -88,7 +90,9 @@ long as no circle arises."""
 STRANGERS = {("model", "paths"), ("paths", "model")}
 """Rooms of one row that know nothing of each other: (importer, imported)."""
 
-DATA_PIPELINES_MAY_IMPORT = {"errors", "config", "augmentation_config", "types", "images", "paths", "batch"}
+DATA_PIPELINES_MAY_IMPORT = {
+    "errors", "bucket_errors", "storage", "config", "augmentation_config", "types", "images", "paths", "batch",
+}  # fmt: skip
 """All that data_pipelines sees of moonseg_jax."""
 
 DATA_PIPELINES_SERVES_FROM = 12

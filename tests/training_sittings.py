@@ -1,6 +1,7 @@
 """Runs `moonseg train` for one stage after the other in one process: a program for the tests of resuming."""
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -89,7 +90,7 @@ def terminate_after_metrics_of(last: int) -> None:
 def main() -> int:
     """Reads the command line, trains."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="runs go to NAME-STAGE")
+    parser.add_argument("names", help="runs go to NAME-STAGE; several, divided by commas, one after the other")
     parser.add_argument("stages", nargs="+")
     parser.add_argument("--wait-after", type=int, metavar="STEP")
     parser.add_argument("--terminate-after", type=int, metavar="STEP")
@@ -101,8 +102,8 @@ def main() -> int:
         wait_after_metrics_of(options.wait_after)
     if options.terminate_after is not None:
         terminate_after_metrics_of(options.terminate_after)
-    for stage in options.stages:
-        code = cli.main(["train", stage, "--config", "tiny.py", "--out", f"{options.name}-{stage}", *words])
+    for name, stage in itertools.product(options.names.split(","), options.stages):
+        code = cli.main(["train", stage, "--config", "tiny.py", "--out", f"{name}-{stage}", *words])
         if code:
             return code
     return 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # install.sh NAME --zone ZONE --repository URL --revision REVISION [--queued] [--project ID] [--execute]
 #
-# Installs the package with [tpu] at one git revision on every host of a TPU VM.
+# Installs the package with [tpu,gcs] at one git revision on every host of a TPU VM.
 #   --repository  git address that the hosts can read without a password
 #   --revision    commit (better than a branch: every host then has the same)
 # The package needs Python 3.11; uv brings it where the image has an older one. Running it again changes the revision.
-# gcsfs is installed too: the check of gs:// folders needs it.
+# [gcs] reads and writes gs:// addresses.
 # Without --execute the command is only printed.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=show_or_run.sh
@@ -37,7 +37,7 @@ steps=(
   "git checkout --detach $commit"
   "python3 -m pip install --user --quiet uv"
   "test -d \$HOME/moonseg-venv || \$HOME/.local/bin/uv venv --python 3.11 \$HOME/moonseg-venv"
-  "\$HOME/.local/bin/uv pip install --python \$HOME/moonseg-venv/bin/python '.[tpu]' gcsfs"
+  "\$HOME/.local/bin/uv pip install --python \$HOME/moonseg-venv/bin/python '.[tpu,gcs]'"
 )
 printf -v joined '%s; ' "${steps[@]}"
 gcloud_in_zone compute tpus tpu-vm ssh "$node" --worker=all "--command=${joined%; }"

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType
+
+from moonseg_jax.storage import place, require_writable
 
 MIB = 2**20
 GIB = 2**30
@@ -103,10 +104,11 @@ def check_collectives(mib: int, least: float, repeats: int = 5) -> Finding:
 
 def check_files(run: str, mib: int = 16) -> Finding:
     """The run's folder takes, gives back and deletes a file of this host; where it is local, what is free."""
-    folder = epath.Path(run)
+    folder = place(run)
     file = folder / f"preflight-{jax.process_index()}-{os.getpid()}"
     content = np.random.default_rng(0).bytes(mib * MIB)
     try:
+        require_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
         since = time.perf_counter()
         file.write_bytes(content)
@@ -114,7 +116,7 @@ def check_files(run: str, mib: int = 16) -> Finding:
         back = file.read_bytes()
         read = time.perf_counter()
         file.unlink()
-    except Exception as error:  # Every backend of etils has errors of its own; they become this check's line.
+    except Exception as error:  # Buckets and disks have errors of their own; they become this check's line.
         return Finding(name="files", ok=False, text=f"{run}: {type(error).__name__}: {error}")
     if back != content:
         return Finding(name="files", ok=False, text=f"{run}: what was read is not what was written")
@@ -127,7 +129,7 @@ def check_files(run: str, mib: int = 16) -> Finding:
 
 def check_shared(run: str) -> Finding:
     """All hosts see one folder: what host 0 writes, the others read."""
-    file = epath.Path(run) / "preflight-shared"
+    file = place(run) / "preflight-shared"
     if jax.process_index() == 0:
         try:
             file.write_text("shared")

@@ -3,6 +3,7 @@
 #
 # `moonseg train` for jobs that are started again after an interruption: goes on from the run's last checkpoint where
 # there is one. A run that was killed before its first checkpoint is moved aside, to DIR.unfinished-TIME.
+# In a bucket (--out gs://…) the training itself looks for it, of several processes the first for all.
 set -euo pipefail
 
 out=""
@@ -16,6 +17,10 @@ done
 if [[ -z "$out" ]]; then
   echo "train_or_resume.sh: error: --out DIR is missing: a job that is started again must find its run" >&2
   exit 2
+fi
+
+if [[ "$out" == gs://* ]]; then
+  exec moonseg train "${words[@]}" --resume-or-begin --stop-code 130
 fi
 
 shopt -s nullglob

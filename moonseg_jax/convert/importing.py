@@ -24,6 +24,7 @@ from moonseg_jax.convert.reading import local_path, open_source
 from moonseg_jax.convert.safetensors_file import SafetensorsWriter
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.vocabulary import embedded_tokenizer
+from moonseg_jax.storage import require_readable
 from moonseg_jax.weights import MODEL_FILE, REFINER
 
 TOKENIZER = "tokenizer.json"
@@ -79,6 +80,9 @@ def import_checkpoint(
       UserError: a file cannot be read or does not fit, or the folder exists.
       TensorsDoNotFit: tensors are missing, unexpected, misshapen or not finite; names them all.
     """
+    for address in (weights, config, refiner, tokenizer):
+        if address is not None:
+            require_readable(address)
     source = local_path(weights)
     fields = _fields(source, config)
     model = model_config(fields) if fields is not None else moondream3()

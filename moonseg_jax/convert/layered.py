@@ -27,6 +27,7 @@ from moonseg_jax.config import ModelConfig
 from moonseg_jax.convert.layouts import Shape
 from moonseg_jax.convert.names import Path, Stack
 from moonseg_jax.errors import UserError
+from moonseg_jax.storage import absolute
 from moonseg_jax.weights import POLICY
 
 _STACKS = {stack.value for stack in Stack}
@@ -51,7 +52,7 @@ class LayeredWriter:
 
     def __init__(self, folder: epath.Path):
         """Nothing is written yet; `folder` must not hold a policy."""
-        self._target = (folder / POLICY).absolute()
+        self._target = absolute(folder / POLICY)
         self._waiting: dict[Path, np.ndarray] = {}
         self._bytes = 0
 
@@ -88,7 +89,7 @@ class LayeredPolicy:
         Raises:
           UserError: no finished checkpoint.
         """
-        self._target = (folder / POLICY).absolute()
+        self._target = absolute(folder / POLICY)
         try:
             metadata = ocp.metadata(self._target).metadata
             self._stored = flatten_dict(metadata)

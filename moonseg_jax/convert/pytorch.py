@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path as LocalPath
 
 import ml_dtypes
 import numpy as np
@@ -30,6 +29,7 @@ from moonseg_jax.convert.shapes import expected_shapes, policy_shapes
 from moonseg_jax.convert.stored import StackedFile, StoredLeaves, open_policy
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.vocabulary import embedded_tokenizer
+from moonseg_jax.storage import place, require_readable
 from moonseg_jax.weights import REFINER, load_model_config
 
 METADATA = {"format": "pt"}
@@ -100,8 +100,9 @@ def export_checkpoint(
     Raises:
       UserError: the checkpoint is missing, broken or lacks what is asked for, or `out` exists.
     """
+    require_readable(checkpoint)
     source = epath.Path(checkpoint)
-    config = load_model_config(LocalPath(source))
+    config = load_model_config(place(source))
     policy = open_policy(source)
     head_folder = epath.Path(refiner_from) if refiner_from is not None else source
     head = head_folder / f"{REFINER}.safetensors"
@@ -137,7 +138,7 @@ def export_checkpoint(
 
 def _refuse_other_sizes(head_folder: epath.Path, config: ModelConfig) -> None:
     """Refuses a refiner that was trained on the features of another model."""
-    own = load_model_config(LocalPath(head_folder))
+    own = load_model_config(place(head_folder))
     if (own.refiner, own.vision) != (config.refiner, config.vision):
         raise UserError(
             f"--refiner-from {head_folder}: its refiner goes with other sizes ({own.name}) than this policy's "

@@ -16,6 +16,7 @@ from jaxtyping import Shaped
 
 from moonseg_jax.convert.safetensors_file import SafetensorsFile
 from moonseg_jax.errors import UserError
+from moonseg_jax.storage import in_bucket
 
 INDEX = "model.safetensors.index.json"
 HUB = "hf:"
@@ -100,6 +101,8 @@ class TorchFile:
             import torch
         except ImportError as error:
             raise UserError(f"{path}: reading .pt files needs PyTorch; install torch, or convert the file") from error
+        if in_bucket(path):
+            raise UserError(f"{path}: .pt files are mapped from this machine's disk; copy it here first")
         if not path.is_file():
             raise UserError(f"no weights {path}")
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.run_directory import CONFIG_FILE, RunDirectory, read_json
+from moonseg_jax.storage import require_readable
 
 KIND = "eval"
 MAY_DIFFER = ("batch", "refine_batch", "checkpoint.folder", "refiner.folder")
@@ -26,6 +27,7 @@ def open_folder(out: Path, config: dict[str, Any], *, fresh: bool) -> None:
     Raises:
       UserError: the folder holds something else, or an evaluation with another config.
     """
+    require_readable(out)
     text = json.dumps(config)
     if fresh:
         _remove_evaluation(out)
@@ -43,7 +45,7 @@ def open_folder(out: Path, config: dict[str, Any], *, fresh: bool) -> None:
 
 def withdraw(out: Path) -> None:
     """Gives the folder back where no sample was judged: another evaluation may then be written there."""
-    if not any(path.stat().st_size for path in out.glob("samples*.jsonl")):
+    if not any(path.read_bytes() for path in out.glob("samples*.jsonl")):
         _remove_evaluation(out)
 
 

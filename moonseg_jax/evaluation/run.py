@@ -175,7 +175,7 @@ def add_up(plan: Plan, out: Path, config: dict[str, Any], *, iterations: int, se
     )  # fmt: skip
     metrics |= {"iterations": iterations, "seconds": round(seconds, 1), "config": config}
     write_json(out / METRICS_FILE, metrics)
-    with open(out / TABLE_FILE, "w", encoding="utf-8") as file:
+    with (out / TABLE_FILE).open("w", encoding="utf-8") as file:
         print_figures(metrics, Console(file=file, width=TABLE_WIDTH))
     return metrics
 

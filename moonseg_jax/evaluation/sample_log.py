@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import heapq
 import json
@@ -15,12 +14,17 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.evaluation.judging import Overlap, Record, Trivial
 from moonseg_jax.evaluation.rows import Place
 from moonseg_jax.scoring.sample_score import SampleScore
+from moonseg_jax.storage import GrowingObject, in_bucket, write_whole
 
 SAMPLES_FILE = "samples.jsonl"
 COUNTS = (
     "predicted", "true", "size", "intersection", "near_both", "near_either", "relative_both", "relative_either",
 )  # fmt: skip
 """Fields of `SampleScore` in the order in which a line lists them; the four of `boundary` follow."""
+
+
+WRITE_SECONDS = 20.0
+"""A log in a bucket is written whole, and so not after every block; what a kill takes is judged again."""
 
 
 def share_file(folder: Path, share: int, shares: int) -> Path:
@@ -50,32 +54,46 @@ class SampleLog:
         Raises:
           UserError: another line is broken.
         """
-        file.touch()
-        _cut_torn_line(file)
+        self._object: GrowingObject | None = None
+        if in_bucket(file):
+            if not file.exists():
+                file.write_text("")
+            self._object = GrowingObject(file)
+        else:
+            file.touch()
+            _cut_torn_line(file)
         after, count, iou_sum, seconds = None, 0, 0.0, 0.0
         for line in read_lines(file):
             after, seconds = Place(scene=line["scene"], position=line["position"]), line["seconds"]
             count += 1
             iou_sum += line["iou"]
         self.standing = Standing(after=after, count=count, iou_sum=iou_sum, seconds=seconds)
-        self._stream = open(file, "a", encoding="utf-8")
+        self._stream = open(file, "a", encoding="utf-8") if self._object is None else None
 
     def __enter__(self) -> SampleLog:
         """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the file."""
-        self._stream.close()
+        """Closes the file; in a bucket, writes what is left."""
+        if self._object is not None:
+            self._object.flush()
+        elif self._stream is not None:
+            self._stream.close()
 
     def append(self, records: Iterable[Record], seconds: float) -> None:
-        """Writes records down; when this returns they are on disk.
+        """Writes records down; when this returns they are on disk, or go to the bucket with later ones.
 
         Args:
           records: in the order of the split, after those that are there.
           seconds: that the evaluation has taken so far.
         """
-        self._stream.write("".join(_line(record, seconds) for record in records))
+        lines = "".join(_line(record, seconds) for record in records)
+        if self._object is not None:
+            self._object.append(lines, at_most_every=WRITE_SECONDS)
+            return
+        assert self._stream is not None
+        self._stream.write(lines)
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
@@ -86,7 +104,7 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
       UserError: a line is broken; names it.
     """
-    with open(file, encoding="utf-8") as stream:
+    with file.open(encoding="utf-8") as stream:
         for number, text in enumerate(stream, start=1):
             try:
                 line = json.loads(text)
@@ -108,12 +126,14 @@ def merge_logs(files: Sequence[Path], merged: Path) -> None:
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise UserError(f"{', '.join(missing)}: missing; all processes must write to one shared folder")
+    lines = heapq.merge(*(read_lines(file) for file in files), key=lambda line: (line["scene"], line["position"]))
+    texts = (json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    if in_bucket(merged):
+        write_whole(merged, "".join(texts))
+        return
     partial = merged.with_name(merged.name + ".partial")
-    with contextlib.ExitStack() as stack:
-        target = stack.enter_context(open(partial, "w", encoding="utf-8"))
-        logs = [read_lines(file) for file in files]
-        for line in heapq.merge(*logs, key=lambda line: (line["scene"], line["position"])):
-            target.write(json.dumps(line, allow_nan=False) + "\n")
+    with open(partial, "w", encoding="utf-8") as target:
+        target.writelines(texts)
     os.replace(partial, merged)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from moonseg_jax.storage import files_under
 from moonseg_jax.weights import MODEL_FILE
 
 WINDOW, MAX_WINDOWS = 1 << 20, 256
@@ -19,14 +20,15 @@ def weights_digest(folder: Path, name: str) -> str:
       folder: of weights, or an imported checkpoint.
       name: `POLICY` or `REFINER`.
     """
-    weights = folder / f"{name}.safetensors"
-    inside = [weights] if weights.is_file() else [path for path in (folder / name).rglob("*") if path.is_file()]
+    files = {place: stored.size for place, stored in files_under(folder).items()}
+    weights = f"{name}.safetensors"
+    inside = [weights] if weights in files else [place for place in files if place.startswith(f"{name}/")]
     digest = hashlib.sha256()
-    for file in [folder / MODEL_FILE, *sorted(inside)]:
-        size = file.stat().st_size if file.is_file() else -1
-        digest.update(f"{file.relative_to(folder)} {size}\n".encode())
+    for file in [MODEL_FILE, *sorted(inside, key=PurePosixPath)]:
+        size = files.get(file, -1)
+        digest.update(f"{file} {size}\n".encode())
         if size > 0:
-            with open(file, "rb") as stream:
+            with (folder / file).open("rb") as stream:
                 for start in _starts(size):
                     stream.seek(start)
                     digest.update(stream.read(WINDOW))

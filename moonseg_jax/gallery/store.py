@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from etils import epath
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 from PIL import Image
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.gallery.scenes import GalleryItem, GallerySection
+from moonseg_jax.storage import copy_from_this_machine, in_bucket
 
 INDEX = "gallery.json"
 
@@ -24,25 +26,31 @@ def save_gallery(sections: tuple[GallerySection, ...], folder: Path) -> None:
       sections: What to write.
       folder: Made if missing; what lies there is replaced once all is written.
     """
-    partial, place = epath.Path(folder).with_name(f"{folder.name}.partial"), epath.Path(folder)
-    _clear(partial)
+    if in_bucket(folder):
+        with tempfile.TemporaryDirectory() as here:
+            _write(sections, Path(here))
+            copy_from_this_machine(Path(here), folder, last=(INDEX,))
+        return
+    partial = folder.with_name(f"{folder.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
     partial.mkdir(parents=True)
+    _write(sections, partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _write(sections: tuple[GallerySection, ...], folder: Path) -> None:
     index = [
         {
             "title": section.title,
             "note": section.note,
-            "items": [_save(item, partial, f"{section.title.lower()}-{n:03d}") for n, item in enumerate(section.items)],
+            "items": [_save(item, folder, f"{section.title.lower()}-{n:03d}") for n, item in enumerate(section.items)],
         }
         for section in sections
     ]
-    (partial / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-    _clear(place)
-    partial.rename(place)
-
-
-def _clear(folder: epath.Path) -> None:
-    if folder.exists():
-        folder.rmtree()
+    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def load_gallery(folder: Path) -> tuple[GallerySection, ...]:
@@ -65,11 +73,11 @@ def load_gallery(folder: Path) -> tuple[GallerySection, ...]:
         raise UserError(f"{folder} is not a gallery of a run: {type(error).__name__}: {error}") from error
 
 
-def _save(item: GalleryItem, folder: epath.Path, name: str) -> dict[str, Any]:
-    _picture(item.image, folder / f"{name}-image.png")
+def _save(item: GalleryItem, folder: Path, name: str) -> dict[str, Any]:
+    Image.fromarray(item.image).save(folder / f"{name}-image.png")
     for kind, mask in (("coarse", item.coarse), ("refined", item.refined), ("truth", item.truth)):
         if mask is not None:
-            _picture(mask.astype(np.uint8) * 255, folder / f"{name}-{kind}.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{name}-{kind}.png")
     return {
         "name": name,
         "phrase": item.phrase,
@@ -79,11 +87,6 @@ def _save(item: GalleryItem, folder: epath.Path, name: str) -> dict[str, Any]:
         "refined": item.refined is not None,
         "status": item.status,
     }
-
-
-def _picture(pixels: UInt8[np.ndarray, "H W *C"], file: epath.Path) -> None:
-    with file.open("wb") as opened:
-        Image.fromarray(pixels).save(opened, "PNG")
 
 
 def _load(entry: dict[str, Any], folder: Path) -> GalleryItem:

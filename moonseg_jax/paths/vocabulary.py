@@ -9,7 +9,6 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import TypeVar
 
 import flax.struct
@@ -20,6 +19,7 @@ from tokenizers import Tokenizer
 
 from moonseg_jax.config import PATH_UNITS, PathConfig
 from moonseg_jax.errors import UserError
+from moonseg_jax.storage import place
 
 COMMANDS = "MLCQSTZHVAmlcqstzhva"
 """Command letters of SVG path text; the index in this string numbers them in tables."""
@@ -254,7 +254,7 @@ def embedded_tokenizer(name: str) -> str | None:
 def _load(name: str) -> Tokenizer:
     """Loads `embedded:NAME` or a `tokenizers` JSON file."""
     try:
-        text = embedded_tokenizer(name) or Path(name).read_text(encoding="utf-8")
+        text = embedded_tokenizer(name) or place(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"paths.tokenizer {name!r} cannot be read ({error}); use embedded:tiny, embedded:small or "

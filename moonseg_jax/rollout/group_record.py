@@ -19,6 +19,7 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.paths.vocabulary import LAST_RESERVED_ID, Vocabulary
 from moonseg_jax.rollout.score import Drawn
 from moonseg_jax.rollout.stored import DAMAGED, Sampled, StoredRollouts, load_rollouts, sampled
+from moonseg_jax.storage import for_random_reads, write_whole
 from moonseg_jax.types import SAMPLED, PromptBatch, Rollouts, Scored, TargetBatch
 
 GROUPS_FILE = "groups.npz"
@@ -63,9 +64,7 @@ class GroupRecord:
             written, allow_pickle=False, **self.samples.arrays(), **payment, photos=self.photos,
             phrases=np.asarray(self.phrases, str),
         )  # fmt: skip
-        partial = file.with_name(file.name + ".partial")
-        partial.write_bytes(written.getvalue())
-        partial.replace(file)
+        write_whole(file, written.getvalue())
         return file
 
 
@@ -77,7 +76,7 @@ def load_groups(file: Path) -> GroupRecord:
     """
     samples = load_rollouts(file)
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        with np.load(for_random_reads(file), allow_pickle=False) as arrays:
             payment = Payment(**{name: arrays[f"paid_{name}"] for name in PAYMENT})
             photos, phrases = arrays["photos"], tuple(str(phrase) for phrase in arrays["phrases"])
         shape = payment.iou.shape

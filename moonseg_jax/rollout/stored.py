@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from moonseg_jax.errors import UserError
 from moonseg_jax.rollout.score import Drawn
+from moonseg_jax.storage import for_random_reads, save_arrays
 from moonseg_jax.types import EdgeBatch, PromptBatch, Rollouts
 
 ROLLOUTS_FILE = "rollouts.npz"
@@ -122,7 +123,7 @@ class StoredRollouts:
 
     def save(self, file: Path) -> Path:
         """Writes a compressed `.npz` and returns its path."""
-        np.savez_compressed(file, allow_pickle=False, **self.arrays())
+        save_arrays(file, self.arrays())
         return file
 
 
@@ -173,7 +174,7 @@ def load_rollouts(path: Path) -> StoredRollouts:
 
 def _read(file: Path) -> StoredRollouts:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(for_random_reads(file), allow_pickle=False) as arrays:
             side, rows = int(arrays["raster"]), {name: arrays[name] for name in FIELDS}
         if rows["truth"].shape[1:] != (-(-side * side // 8),):
             raise ValueError(f"truth {rows['truth'].shape} is not that of a raster of {side}")

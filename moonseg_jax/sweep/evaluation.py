@@ -8,6 +8,7 @@ from data_pipelines.source import open_split
 from moonseg_jax.evaluate import coarse_evaluation, held_out_scenes
 from moonseg_jax.policy import load_policy
 from moonseg_jax.run_directory import read_json
+from moonseg_jax.storage import place
 from moonseg_jax.sweep.fingerprint import data_fingerprint, fingerprint, start_fingerprint
 from moonseg_jax.sweep.folder import STARTS, write_shared
 from moonseg_jax.sweep.trial import FIGURES
@@ -45,5 +46,5 @@ def start_figures(out: Path, config: SftConfig | RlConfig, phrases: int) -> dict
     judged = [start_fingerprint(config), data_fingerprint(config), phrases, config.crops]
     file = out / STARTS / f"{fingerprint(judged)}.json"
     if not file.is_file():
-        write_shared(file, whole_split_figures(Path(config.start_from), config, phrases))
+        write_shared(file, whole_split_figures(place(config.start_from), config, phrases))
     return read_json(file, missing="")

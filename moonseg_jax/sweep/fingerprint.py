@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.source import open_split
+from moonseg_jax.storage import place
 from moonseg_jax.train_config import LoopConfig, RefinerConfig, RlConfig, SftConfig
 from moonseg_jax.weights import POLICY, REFINER
 
@@ -30,9 +31,9 @@ def start_fingerprint(config: SftConfig | RlConfig | RefinerConfig) -> str:
     """Of the bytes of the weights that a trial starts from, a refiner's policy included; of names and sizes alone for
     an imported checkpoint, which may be of many gigabytes. `scratch` where it starts from none."""
     if isinstance(config, RefinerConfig):
-        head = "scratch" if config.start_from is None else weights_fingerprint(Path(config.start_from), REFINER)
-        return fingerprint([weights_fingerprint(Path(config.policy), POLICY), head])
-    return "scratch" if config.start_from is None else weights_fingerprint(Path(config.start_from), POLICY)
+        head = "scratch" if config.start_from is None else weights_fingerprint(place(config.start_from), REFINER)
+        return fingerprint([weights_fingerprint(place(config.policy), POLICY), head])
+    return "scratch" if config.start_from is None else weights_fingerprint(place(config.start_from), POLICY)
 
 
 def weights_fingerprint(folder: Path, name: str) -> str:

@@ -11,6 +11,7 @@ from moonseg_jax.refine import load_refiner
 from moonseg_jax.refiner_evidence.evidence import Evidence
 from moonseg_jax.refiner_evidence.sources import gather, known_scenes
 from moonseg_jax.run_directory import write_json
+from moonseg_jax.storage import place
 from moonseg_jax.sweep.evaluation import SAMPLING_SEED
 from moonseg_jax.train_config import RefinerConfig
 
@@ -35,11 +36,11 @@ def refiner_figures(weights: Path, config: RefinerConfig, phrases: int, file: Pa
     Raises:
       UserError: weights or data are missing or do not fit.
     """
-    policy, params = load_policy(Path(config.policy), config.model)
+    policy, params = load_policy(place(config.policy), config.model)
     source = open_split(config.data, config.eval_split)
     found = gather(
         load_refiner(weights, policy, params), policy, params, held_out_scenes(source, len(source)),
-        known_scenes(Path(config.data), config.train_split), phrases=phrases, seed=SAMPLING_SEED,
+        known_scenes(place(config.data), config.train_split), phrases=phrases, seed=SAMPLING_SEED,
     )  # fmt: skip
     write_json(file, {name: evidence.as_data() for name, evidence in found.items()})
     return after(found["policy"]), before(found["policy"])

@@ -45,6 +45,11 @@ def test_run_without_a_finished_checkpoint_is_moved_aside_and_kept(tmp_path):
     assert (aside / "config.json").read_text() == "{}"
 
 
+def test_a_run_in_a_bucket_is_looked_for_by_the_training_itself(tmp_path):
+    words = ["sft", "--config", "c.py", "--out", "gs://bucket/run", "--distributed", "auto"]
+    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume-or-begin --stop-code 130\n"
+
+
 def test_folder_of_the_run_must_be_named(tmp_path):
     done = train(tmp_path, "sft", "--config", "c.py")
     assert done.returncode == 2
