@@ -32,7 +32,7 @@ def write_data_set(
     """Writes a data set, or finds that it is already there.
 
     Args:
-      out: folder, made if it does not exist; may be `gs://`.
+      out: folder of this machine, made if it does not exist.
       manifest: what is to be written.
       make_builder: makes the TFDS builder; its files must land in `manifest.path` below `out`.
       progress: show a bar on standard error.

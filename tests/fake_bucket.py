@@ -104,10 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/batch"):
             self._batch(body)
         elif found := MOVE.search(path):
-            self._move(found[1], unquote(found[2]), unquote(found[3]))
+            self._move(*map(unquote, found.groups()))
         elif found := UPLOAD.search(path):
             if found[1] not in self.state.buckets:
-                self._answer(404, _error(404, "The specified bucket does not exist."))
+                self._answer(404, _error(404, "no such bucket"))
             elif "upload_id" in query:
                 self._continue(query["upload_id"], body)
             else:
@@ -119,9 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         path, _ = self._asked()
-        found = OBJECT.search(path)
-        assert found, path
-        self._answer(*self._delete(found[1], unquote(found[2])))
+        self._answer(*self._delete(*map(unquote, OBJECT.search(path).groups())))
 
     def _asked(self) -> tuple[str, dict[str, str]]:
         parts = urlsplit(self.path)
@@ -153,17 +151,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, _error(404, f"No such object: {bucket}/{name}"))
         elif query.get("ifGenerationNotMatch") == str(stored.generation):
             self._answer(304)
-        elif query.get("ifGenerationMatch", str(stored.generation)) != str(stored.generation):
-            self._answer(412, _error(412, "conditionNotMet"))
         elif query.get("alt") != "media":
             self._answer(200, _metadata(bucket, name, stored))
         else:
             data, length = stored.content, len(stored.content)
-            asked = re.match(r"bytes=(\d*)-(\d*)$", self.headers.get("Range", ""))
+            asked = re.match(r"bytes=(\d+)-(\d*)$", self.headers.get("Range", ""))
             start, end = 0, length
             if asked:
-                start = int(asked[1]) if asked[1] else max(length - int(asked[2]), 0)
-                end = min(int(asked[2]) + 1, length) if asked[1] and asked[2] else length
+                start, end = int(asked[1]), min(int(asked[2]) + 1, length) if asked[2] else length
                 if start >= length:
                     return self._answer(416, _error(416, "out of range"))
             headers = {"Content-Range": f"bytes {start}-{end - 1}/{length}"} if asked else {}
@@ -175,13 +170,10 @@ class _Handler(BaseHTTPRequestHandler):
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
         if self._refused("LIST", prefix):
             return
-        items, prefixes = [], set[str]()
-        for name in self.state.names(bucket, prefix):
-            rest = name[len(prefix) :]
-            if delimiter and delimiter in rest:
-                prefixes.add(prefix + rest[: rest.index(delimiter) + 1])
-            else:
-                items.append(_metadata(bucket, name, self.state.objects[bucket, name]))
+        names = self.state.names(bucket, prefix)
+        deeper = [name for name in names if delimiter and delimiter in name[len(prefix) :]]
+        prefixes = {prefix + name[len(prefix) :].split(delimiter)[0] + delimiter for name in deeper}
+        items = [_metadata(bucket, name, self.state.objects[bucket, name]) for name in names if name not in deeper]
         count, start = int(query.get("maxResults", 1000)), int(query.get("pageToken", 0))
         page = {"kind": "storage#objects", "items": items[start : start + count], "prefixes": sorted(prefixes)}
         more = {"nextPageToken": str(start + count)} if start + count < len(items) else {}
@@ -227,10 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refused("PUT", target):
             return
         with self.state.lock:
-            stored = self.state.objects.pop((bucket, name), None)
-            if stored is None:
-                return self._answer(404, _error(404, f"No such object: {name}"))
-            moved = self.state.write(bucket, target, stored.content)
+            moved = self.state.write(bucket, target, self.state.objects.pop((bucket, name)).content)
         self._answer(200, _metadata(bucket, target, moved))
 
     def _delete(self, bucket: str, name: str) -> tuple[int, Any]:

@@ -234,6 +234,15 @@ def test_weights_are_imported_and_exported_from_and_to_the_bucket_unchanged(buck
     assert "gs://bucket/exported exists already" in told(capsys, "export", *words, "--out", "gs://bucket/exported")
 
 
+def test_what_another_host_writes_is_seen_at_once(bucket):
+    bucket.write("bucket", "run/checkpoints/1/a", b"1")
+    folder = place("gs://bucket/run/checkpoints")
+    assert [one.name for one in folder.iterdir()] == ["1"] and list(storage.files_under(folder)) == ["1/a"]
+    bucket.write("bucket", "run/checkpoints/2/b", b"2")
+    assert [one.name for one in folder.iterdir()] == ["1", "2"] and list(storage.files_under(folder)) == ["1/a", "2/b"]
+    assert (folder / "2").is_dir() and (folder / "2" / "b").read_bytes() == b"2"
+
+
 def test_folders_of_this_machine_and_of_the_bucket_are_listed_alike(bucket, tmp_path):
     for name in ("a.txt", "deep/b.txt", "deep/er/c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
