@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from pages import ROOT
 
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("experiments/*.md")]
-    + [*ROOT.glob("moonseg_jax/assets/*/README.md")]
-)
+PATTERNS = ("*.md", "docs/**/*.md", "*/README.md", "experiments/*.md", "moonseg_jax/assets/*/README.md")
+PAGES = sorted({page for pattern in PATTERNS for page in ROOT.glob(pattern)})
 
 
 def anchors(page: Path) -> set[str]:
@@ -18,7 +16,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", one)).lower().replace(" ", "-") for one in headings}
 
 
-@pytest.mark.parametrize("page", sorted(set(PAGES)), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     broken = []
