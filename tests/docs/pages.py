@@ -4,8 +4,10 @@ import dataclasses
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ NOT_RUN = "# Not run by the tests: "
 """First line of a block that is shown only; the reason follows."""
 NEEDS = "# Needs "
 """First line of a block that runs where a package is installed; its name follows, then a colon."""
-SECONDS = 900
+SECONDS = 1800
 """That a page may take on a machine with other work, before it counts as hanging."""
 
 
@@ -66,12 +68,16 @@ def run_blocks(page: Path, folder: Path, run: Sequence[Block]) -> str:
     Raises:
       AssertionError: a command failed; the message names it and ends with what was printed.
     """
-    done = subprocess.run(
-        ["bash", "-c", script(page.name, run)], cwd=folder, env=environment(), timeout=SECONDS, text=True,
+    shell = subprocess.Popen(
+        ["bash", "-c", script(page.name, run)], cwd=folder, env=environment(), text=True, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode == 0, f"{page.name} cannot be followed:\n{done.stdout[-6000:]}"
-    return done.stdout
+    ended = threading.Timer(SECONDS, os.killpg, (shell.pid, signal.SIGKILL))
+    ended.start()
+    printed, _ = shell.communicate()
+    ended.cancel()
+    assert shell.returncode == 0, f"{page.name} cannot be followed (exit code {shell.returncode}):\n{printed[-6000:]}"
+    return printed
 
 
 def environment() -> dict[str, str]:
