@@ -1,13 +1,14 @@
 # make quickstart   train with reinforcement learning on the embedded data, evaluate, write a report
 # make test         the tests
 # make lint         style and types
+# make docs         the API reference, build/docs/index.html
 # Each target makes .venv and installs what it needs. Another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test lint docs format clean
 .DEFAULT_GOAL := quickstart
 
 $(VENV)/bin/python:
@@ -34,6 +35,9 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/installed-test
+	$(VENV)/bin/python docs/reference.py build/docs
 
 format: $(VENV)/installed-test
 	$(VENV)/bin/ruff check --fix .

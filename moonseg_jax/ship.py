@@ -25,6 +25,79 @@ from moonseg_jax.weights import POLICY, REFINER, save_weights
 
 ASSETS = Path(__file__).parent / "assets" / "shapes_tiny"
 SCENES = 500
+CARD = """---
+license: apache-2.0
+library_name: moonseg-jax
+pipeline_tag: image-segmentation
+language: en
+tags:
+  - jax
+  - flax
+  - referring-image-segmentation
+  - reinforcement-learning
+  - moondream
+---
+
+# Small checkpoints of the embedded shapes
+
+They know coloured shapes on 96-pixel scenes and nothing else: they make `moonseg segment` and the quickstart
+meaningful on a CPU. Preset `tiny`, about a million parameters, the architecture of Moondream 3 with its refinement
+head; weights in bfloat16; Apache-2.0.
+
+| folder | what | trained for |
+|---|---|---|
+| `sft` | policy after supervised learning | {sft} |
+| `rl` | the same policy after reinforcement learning on mask IoU | {rl} |
+| `refiner` | refinement head, on the rollouts of that stage | {refiner} |
+
+## How to use
+
+```python
+from moonseg_jax.predict import Segmenter
+
+answer = Segmenter.load().segment("scene.png", "the bottommost ring")  # these checkpoints
+answer.mask, answer.refined_path, answer.score
+```
+
+or `moonseg segment scene.png "the bottommost ring" -o mask.png`. `moonseg export` writes them as safetensors under
+official names, for PyTorch.
+
+## Intended use
+
+To start from and to measure with: quickstart, tests, benchmarks, sweeps of rewards, and the page that a newcomer
+follows. Reinforcement learning starts from `sft`.
+
+## Out of scope
+
+Photos, and anything but the drawn scenes: an answer there means nothing. Deciding whether an object is there: the
+model was never taught to say no, and its score hardly tells.
+
+## Training data
+
+Procedural scenes of the project (`moonseg data build shapes --level 2`): coloured, textured shapes with exact masks,
+and phrases that name one of them by colour, kind, size and place. No photo, no person, nobody's data. Held-out scenes
+have other seeds or splits, and are never trained on.
+
+Recipe: `experiments/shapes_tiny.py`, seed 0, two CPU cores. Curves: `metrics.jsonl` in each folder.
+
+{history}
+
+{remark}
+
+## Evaluation
+`moonseg eval --scenes {scenes}` (level 2, scenes never used in training; greedy paths)
+
+{evaluation}
+
+## Limits
+
+- The outline is coarse before refinement (mIoU {coarse:.3f}, refined {refined:.3f}), and refinement breaks some masks
+  that were right ([figures](../../../docs/refiner.md)).
+- Reinforcement learning at T = 1 made samples better and left the greedy path where it was.
+- The vocabulary is that of the scenes, and category names of COCO, which were never trained; any other word is refused.
+- Nothing here says how the method goes at other sizes or on other data.
+"""
+"""The model card; fields are filled in by `card`."""
 
 
 def ship(sft: tuple[Path, ...], rl: Path, refiner: Path, remark: str = "") -> None:
@@ -70,6 +143,15 @@ def _measured(settings: EvalSettings) -> dict[str, Any]:
 
 def card(figures: dict[str, Any], stages: Mapping[str, Sequence[Path]], remark: str) -> str:
     """The model card as Markdown: stage → its runs."""
+    efforts = {stage: _effort(runs) for stage, runs in stages.items()}
+    return CARD.format(
+        **efforts, history=_history(stages["sft"]), remark=remark, evaluation=evaluation(figures), scenes=SCENES,
+        coarse=figures["rl"]["coarse"]["miou"], refined=figures["rl"]["refined"]["miou"],
+    )  # fmt: skip
+
+
+def evaluation(figures: dict[str, Any]) -> str:
+    """The card's held-out figures: a table, and what stands beside it."""
     columns = ("miou", "ciou", "p50", "biou_2px", "n")
     rows = [
         ("supervised, coarse", figures["sft"]["coarse"], figures["sft"]["sampled_miou"]),
@@ -85,32 +167,11 @@ def card(figures: dict[str, Any], stages: Mapping[str, Sequence[Path]], remark: 
         table.append(f"| {name} | " + " | ".join(cells) + f" | {'' if sampled is None else f'{sampled:.3f}'} |")
     base = figures["rl"]["baselines"]
     floods = [f"{figures[stage]['baselines']['flood_fill_gain']:+.3f}" for stage in ("rl", "sft")]
-    return f"""# Small checkpoints of the embedded shapes
-
-They know coloured shapes on 96-pixel scenes and nothing else: they make `moonseg segment` and the quickstart
-meaningful on a CPU. Preset `tiny`; weights in bfloat16; Apache-2.0.
-
-| folder | what | trained for |
-|---|---|---|
-| `sft` | policy after supervised learning | {_effort(stages["sft"])} |
-| `rl` | the same policy after reinforcement learning on mask IoU | {_effort(stages["rl"])} |
-| `refiner` | refinement head, on the rollouts of that stage | {_effort(stages["refiner"])} |
-
-Recipe: `experiments/shapes_tiny.py`, seed 0, two CPU cores. Curves: `metrics.jsonl` in each folder.
-
-{_history(stages["sft"])}
-
-{remark}
-
-## Held-out figures
-`moonseg eval --scenes {SCENES}` (level 2, scenes never used in training; greedy paths)
-
-{chr(10).join(table)}
+    return f"""{chr(10).join(table)}
 
 Baselines on the same phrases: a random other object's true mask {base["other_object"]:.3f} mIoU, the ground-truth box
 filled {base["filled_box"]:.3f}, flood fill of the colour under the coarse outline {floods[0]} against
-that outline after RL, which is what the refiner gets ({floods[1]} against the supervised one).
-"""
+that outline after RL, which is what the refiner gets ({floods[1]} against the supervised one)."""
 
 
 def _effort(runs: Sequence[Path]) -> str:

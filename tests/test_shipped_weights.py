@@ -1,6 +1,8 @@
 """The weights that come with the package: they speak the language of paths on their own."""
 
 import functools
+import json
+import re
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from moonseg_jax.policy import load_policy
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.noise import GREEDY
 from moonseg_jax.rollout.settings import Sampling
+from moonseg_jax.ship import ASSETS, evaluation
 from moonseg_jax.shipped import shipped
 from moonseg_jax.types import FINISH_CLOSED
 
@@ -38,3 +41,20 @@ def test_a_decoder_without_the_grammar_reads_the_same_paths(decoders, stage):
     same = [np.array_equal(ids[:length], free[:ended]) for ids, length, free, ended in pairs]
     assert np.mean(same) >= 0.9, same
     assert np.mean(found.finish == FINISH_CLOSED) >= 0.9
+
+
+def test_the_card_says_what_was_measured():
+    """Front matter in the form of Hugging Face, and the figures of `figures.json`."""
+    card = (ASSETS / "README.md").read_text(encoding="utf-8")
+    figures = json.loads((ASSETS / "figures.json").read_text(encoding="utf-8"))
+    _, front, body = card.split("---\n", 2)
+    fields = dict(line.split(": ", 1) for line in front.splitlines() if ": " in line)
+    assert fields["license"] == "apache-2.0" and fields["pipeline_tag"] == "image-segmentation"
+    assert evaluation(figures) in body
+    assert f"refined {figures['rl']['refined']['miou']:.3f}" in body
+    written = (ASSETS.parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"\| after RL, refined \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|", written)
+    refined = figures["rl"]["refined"]
+    assert shown and [float(cell) for cell in shown.groups()] == [
+        round(refined[name], 3) for name in ("miou", "ciou", "p50", "biou_2px")
+    ]
