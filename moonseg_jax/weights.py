@@ -1,6 +1,6 @@
 """Weights as people pass them on: a folder with `model.json` and safetensors, nothing executable.
 
-FOLDER/model.json            the ModelConfig
+FOLDER/model.json            the ModelConfig, and which version wrote it in which format
 FOLDER/policy.safetensors    parameters of the policy, names joined with "/"
 FOLDER/refiner.safetensors   parameters of the refinement head
 """
@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file, save, save_file
 
+import moonseg_jax
 from moonseg_jax.config import (
     ModelConfig,
     PathConfig,
@@ -32,6 +33,9 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.storage import in_bucket, require_readable, write_whole
 
 MODEL_FILE = "model.json"
+FORMAT = 1
+"""Of the folder; another one is refused, with the way round. Files without it are of the first."""
+WRITER = "written_by"
 POLICY, REFINER = "policy", "refiner"
 
 
@@ -55,15 +59,21 @@ def save_weights(folder: Path, name: str, params: Any, model: ModelConfig, dtype
         partial = folder / f"{file.name}.partial"
         save_file(flat, partial)
         partial.replace(file)
-    (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(model), indent=1) + "\n", encoding="utf-8")
+    write_model_config(folder, model)
     return file
+
+
+def write_model_config(folder: Path, model: ModelConfig) -> None:
+    """Writes `model.json`."""
+    fields = {**dataclasses.asdict(model), WRITER: {"version": moonseg_jax.__version__, "format": FORMAT}}
+    (folder / MODEL_FILE).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
 def load_model_config(folder: Path) -> ModelConfig:
     """Reads `model.json`.
 
     Raises:
-      UserError: it is missing or broken.
+      UserError: it is missing or broken, or another version wrote what this one cannot read; says which.
     """
     require_readable(folder)
     file = folder / MODEL_FILE
@@ -72,8 +82,14 @@ def load_model_config(folder: Path) -> ModelConfig:
             f"{folder} holds no weights: {MODEL_FILE} is missing; name a folder of weights, such as RUN/best or "
             "RUN/last of a run of `moonseg train`"
         )
+    writer: dict[str, Any] = {}
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
+        writer = fields.pop(WRITER, {})
+        if writer.get("format", FORMAT) != FORMAT:
+            raise UserError(
+                f"{file} is of format {writer['format']}, this version reads {FORMAT}: {_way_round(writer)}"
+            )
         parts: dict[str, dict[str, Any]] = {
             part: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
             for part, values in fields.items()
@@ -88,7 +104,19 @@ def load_model_config(folder: Path) -> ModelConfig:
             paths=PathConfig(**parts["paths"]),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is not a model config this version can read: {error}") from error
+        other = _way_round(writer) if writer.get("version", moonseg_jax.__version__) != moonseg_jax.__version__ else ""
+        raise UserError(
+            f"{file} is not a model config this version can read: {error}" + (f"; {other}" if other else "")
+        ) from error
+
+
+def _way_round(writer: dict[str, Any]) -> str:
+    """How weights of another version come into this one: official PyTorch names outlast versions."""
+    version = writer.get("version", "unknown")
+    return (
+        f"moonseg-jax {version} wrote it, this is {moonseg_jax.__version__}; install that version, `moonseg export "
+        "--checkpoint FOLDER --format hf --out DIR` there, and `moonseg import --weights DIR` here"
+    )
 
 
 def load_weights(folder: Path, name: str, expected: Any) -> Any:

@@ -141,3 +141,33 @@ def test_a_failed_write_leaves_the_old_weights(folder, monkeypatch):
 
 def test_every_parameter_of_the_policy_is_wanted(folder):
     assert jax.tree.structure(micro_policy().shapes()) == jax.tree.structure(load(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"written_by": {"version": "7.1.0", "format": 2}},
+            "is of format 2, this version reads 1: moonseg-jax 7.1.0 wrote",
+        ),
+        (
+            {"written_by": {"version": "0.0.9", "format": 1}, "text": {}},
+            "cannot|can read: .*; moonseg-jax 0.0.9 wrote it",
+        ),
+    ],
+)
+def test_weights_of_another_version_are_refused_with_that_version_and_the_way_to_convert(folder, change, told):
+    file = folder / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(UserError, match=told) as refused:
+        load_model_config(folder)
+    assert "moonseg export --checkpoint FOLDER --format hf" in str(refused.value)
+
+
+def test_weights_say_which_version_wrote_them_and_older_ones_without_it_are_read(folder):
+    file = folder / "model.json"
+    written = json.loads(file.read_text())
+    model = load_model_config(folder)
+    assert written.pop("written_by") == {"version": moonseg_jax.__version__, "format": 1}
+    file.write_text(json.dumps(written))
+    assert load_model_config(folder) == model

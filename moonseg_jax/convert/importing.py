@@ -25,7 +25,7 @@ from moonseg_jax.convert.safetensors_file import SafetensorsWriter
 from moonseg_jax.errors import UserError
 from moonseg_jax.paths.vocabulary import embedded_tokenizer
 from moonseg_jax.storage import require_readable
-from moonseg_jax.weights import MODEL_FILE, REFINER
+from moonseg_jax.weights import REFINER, write_model_config
 
 TOKENIZER = "tokenizer.json"
 REPORT = "import.json"
@@ -104,7 +104,7 @@ def import_checkpoint(
             vocabulary.copy(folder / TOKENIZER)
         if head is not None:
             write_refiner(folder, head)
-        (folder / MODEL_FILE).write_text(json.dumps(dataclasses.asdict(model), indent=1) + "\n")
+        write_model_config(folder, model)
         report = ImportReport(
             source=str(weights), naming=tensors.naming.value, tensors=len(places), parameters=sum(dtypes.values()),
             refiner_parameters=0 if head is None else sum(leaf.size for leaf in flatten_dict(head).values()),
