@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_models import micro, micro_params, micro_policy
 
+import moonseg_jax
 from moonseg_jax.errors import UserError
 from moonseg_jax.policy import load_policy
 from moonseg_jax.weights import POLICY, load_model_config, load_weights, save_weights
