@@ -261,6 +261,29 @@ class BenchScale:
         write_json({"stage": self.stage, "axis": self.axis, "rows": rows}, self.json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchPresence:
+    """Measure whether an answer of the shipped weights tells that its object is not there."""
+
+    scenes: int = 150
+    """Held-out scenes, each with up to four phrases, half of them of absent objects."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also write the figures there."""
+
+    def run(self) -> None:
+        """Measures and prints the figures as JSON.
+
+        Raises:
+          UserError: The number of scenes is out of range.
+        """
+        if self.scenes < 1:
+            raise UserError(f"--scenes must be at least 1, got {self.scenes}")
+        check_json(self.json)
+        from moonseg_jax.bench.presence import bench_presence
+
+        write_json(bench_presence(self.scenes, _tell), self.json)
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -300,6 +323,7 @@ BenchAction = (
     | Annotated[BenchData, tyro.conf.subcommand("data")]
     | Annotated[BenchRefine, tyro.conf.subcommand("refine")]
     | Annotated[BenchScale, tyro.conf.subcommand("scale")]
+    | Annotated[BenchPresence, tyro.conf.subcommand("presence")]
 )
 
 

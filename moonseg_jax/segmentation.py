@@ -53,7 +53,7 @@ class Segmentation:
     """Probability that the policy gave to the very centre its box has: high where it was sure of one place.
 
     It ranks phrases by whether their object is there, far better than `score` does: AUC .896 against .708 with the
-    shipped weights (`python -m moonseg_jax.bench.presence 150`). It is no probability that the object is there, and
+    shipped weights (`moonseg bench presence`). It is no probability that the object is there, and
     low too where several objects fit the phrase; values of checkpoints with other coordinate bins do not compare. 0
     where no box was drawn; nan where the policy did not tell.
     """

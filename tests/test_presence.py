@@ -8,6 +8,7 @@ from tiny_models import scenes
 
 from data_pipelines.shapes.scene import draw_scene
 from moonseg_jax.batch import prompt_batch
+from moonseg_jax.bench.presence import told_apart
 from moonseg_jax.predict import Segmenter
 from moonseg_jax.rollout.engine import sample
 from moonseg_jax.rollout.settings import Sampling
@@ -52,3 +53,12 @@ def test_presence_is_the_probability_of_the_centre_that_was_drawn():
     assert answer.presence == pytest.approx(expected, rel=1e-4) and answer.to_json()["presence"] == answer.presence
     *_, last = segmenter.segment(image, "the red star", refine=False, stream=True)
     assert isinstance(last, Finished) and last.segmentation.presence == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_measurement_of_a_value_by_hand():
+    pairs = [(True, 0.5), (True, 0.05), (True, 0.9), (False, 0.05), (False, 0.01)]
+    assert told_apart(pairs) == {
+        "auc": pytest.approx((5 + 0.5) / 6),
+        "median": {"present": 0.5, "absent": pytest.approx(0.03)},
+        "below": {"present": pytest.approx(1 / 3), "absent": 1.0},
+    }
