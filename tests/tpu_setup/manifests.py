@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as data, and what refuses a wrong one: JobSet's fields, and inside Kubernetes' own schema."""
+"""The manifests as data, and what refuses a wrong one: a schema of JobSet, and of what is inside Kubernetes' own."""
 
 import json
 from pathlib import Path

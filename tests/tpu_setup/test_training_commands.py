@@ -71,10 +71,10 @@ def test_the_readme_trains_on_all_hosts_into_a_bucket_and_goes_on(tmp_path, word
     assert str(train.out).startswith("$BUCKET/") or str(train.out).startswith("gs://BUCKET/")
 
 
-@pytest.mark.parametrize(("given", "file", "settings"), SBATCH, ids=lambda value: value.strip())
+@pytest.mark.parametrize(
+    ("given", "file", "settings"), [line for line in SBATCH if "preflight" not in line[1]], ids=lambda value: value[:24]
+)
 def test_sbatch_files_start_what_the_command_line_takes(tmp_path, given, file, settings):
-    if "preflight" in file:
-        pytest.skip("run by test_preflight.py")
     variables = dict(word.split("=", 1) for word in given.split())
     words = started(tmp_path, ["bash", file, *shlex.split(settings)], **variables)
     if words[0] == "sweep":
