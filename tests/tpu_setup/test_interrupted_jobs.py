@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from moonseg_jax.train_start import has_begun
+
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "tpu_setup" / "train_or_resume.sh"
 
@@ -27,27 +29,26 @@ def train(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([TRAIN, *words], capture_output=True, text=True, env=with_programs(tmp_path / "bin"))
 
 
-def test_first_start_and_start_after_a_checkpoint(tmp_path):
-    run = tmp_path / "run"
-    words = ["sft", "--config", "c.py", f"--out={run}"]
-    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --stop-code 130\n"
-    (run / "checkpoints" / "20").mkdir(parents=True)
-    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume --stop-code 130\n"
+@pytest.mark.parametrize("out", [["--out=run"], ["--out", "gs://bucket/run"]], ids=str)
+def test_training_itself_looks_for_the_run_and_says_when_it_was_stopped(tmp_path, out):
+    words = ["sft", "--config", "c.py", *out, "--distributed", "auto"]
+    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume-or-begin --stop-code 130\n"
 
 
-def test_run_without_a_finished_checkpoint_is_moved_aside_and_kept(tmp_path):
+def test_a_run_goes_on_from_its_checkpoint_and_one_without_is_moved_aside_and_kept(tmp_path, capsys):
     run = tmp_path / "run"
+    assert not has_begun(run)
     (run / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir(parents=True)
+    (run / "checkpoints" / "20.orbax-checkpoint-tmp" / "part").write_text("")
     (run / "config.json").write_text("{}")
-    assert train(tmp_path, "sft", "--out", str(run)).stdout == f"train sft --out {run} --stop-code 130\n"
+    assert not has_begun(run)
     assert not run.exists()
     (aside,) = tmp_path.glob("run.unfinished-*")
     assert (aside / "config.json").read_text() == "{}"
-
-
-def test_a_run_in_a_bucket_is_looked_for_by_the_training_itself(tmp_path):
-    words = ["sft", "--config", "c.py", "--out", "gs://bucket/run", "--distributed", "auto"]
-    assert train(tmp_path, *words).stdout == f"train {' '.join(words)} --resume-or-begin --stop-code 130\n"
+    assert f"{run} has no checkpoint yet: moved to {aside}" in capsys.readouterr().err
+    (run / "checkpoints" / "20").mkdir(parents=True)
+    (run / "checkpoints" / "20" / "part").write_text("")
+    assert has_begun(run)
 
 
 def test_folder_of_the_run_must_be_named(tmp_path):
@@ -69,7 +70,8 @@ def test_slurm_signal_reaches_the_step_and_requeues_what_is_unfinished(tmp_path,
     )  # fmt: skip
     program(tmp_path / "bin", "scontrol", f'echo "$2" > {queue}')
     environment = with_programs(tmp_path / "bin") | {
-        "SLURM_JOB_ID": "77", "SLURM_SUBMIT_DIR": str(ROOT), "STAGE": "rl", "CONFIG": "c.py", "OUT": "o",
+        "SLURM_JOB_ID": "77", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_GPUS_ON_NODE": "2", "STAGE": "rl",
+        "CONFIG": "c.py", "OUT": "o",
     }  # fmt: skip
     if array:
         environment |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}
@@ -82,7 +84,9 @@ def test_slurm_signal_reaches_the_step_and_requeues_what_is_unfinished(tmp_path,
     assert job.wait(timeout=20) == returned
     assert step.read_text() == "saved\n"
     assert (queue.read_text().strip() if queue.exists() else "") == requeued
-    asked = "moonseg sweep c.py --out o --trial 3/10 --resume" if array else f"{TRAIN} rl --config c.py --out o"
+    asked = "moonseg sweep c.py --out o --trial 3/10 --resume"
+    if not array:
+        asked = f"--kill-on-bad-exit=1 {TRAIN} rl --config c.py --out o --distributed auto"
     assert started.read_text().strip() == asked
 
 
@@ -90,7 +94,8 @@ def test_slurm_failure_without_signal_is_not_requeued(tmp_path):
     program(tmp_path / "bin", "srun", "exit 5")
     program(tmp_path / "bin", "scontrol", f"touch {tmp_path / 'queue'}")
     environment = with_programs(tmp_path / "bin") | {
-        "SLURM_JOB_ID": "77", "SLURM_SUBMIT_DIR": str(ROOT), "STAGE": "rl", "CONFIG": "c.py", "OUT": "o",
+        "SLURM_JOB_ID": "77", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_GPUS_ON_NODE": "2", "STAGE": "rl",
+        "CONFIG": "c.py", "OUT": "o",
     }  # fmt: skip
     assert subprocess.run(["bash", ROOT / "tpu_setup" / "slurm_train.sbatch"], env=environment).returncode == 5
     assert not (tmp_path / "queue").exists()
