@@ -29,7 +29,7 @@ quickstart: $(VENV)/installed
 
 # Two workers: each compiles its own JAX programs, so more would need memory rather than save time.
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

@@ -19,6 +19,8 @@ from moonseg_jax.commands_bench import BenchRollout
 from moonseg_jax.errors import UserError
 from moonseg_jax.rollout.settings import Sampling
 
+pytestmark = pytest.mark.slow
+
 BUDGET = micro().paths.max_new_tokens
 
 

@@ -15,6 +15,8 @@ from moonseg_jax.bench.raster import bench_raster, smooth_outlines
 from moonseg_jax.commands_bench import BenchRaster
 from moonseg_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_routed_experts_are_timed_beside_dense_products():
     figures = list(bench_experts([1, 40], micro(experts=16).text, repeats=1))

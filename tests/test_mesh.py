@@ -14,6 +14,8 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.mesh_config import MeshConfig
 from moonseg_jax.sharding import make_mesh
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent
 SPLIT = ("all-sft", "all-rl", "all-refiner", "fsdp-rl", "tensor-sft", "tensor-rl", "expert-rl", "expert-lora")
 """Meshes of eight devices and steps on them; a step of `rl` samples, scores and learns."""

@@ -18,6 +18,8 @@ from moonseg_jax.rollout.stored import load_rollouts
 from moonseg_jax.run_directory import read_metrics
 from moonseg_jax.train import run_rl
 
+pytestmark = pytest.mark.slow
+
 SCENES = 8
 METRICS = {"miou", "ciou", "p50", "biou_2px", "n"}
 

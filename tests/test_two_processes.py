@@ -8,12 +8,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from mesh_steps import STEPS
 
 from moonseg_jax.checkpoint_files import write_list
 from moonseg_jax.sharding import make_mesh
 
 FOLDER = Path(__file__).parent
+pytestmark = pytest.mark.slow  # it compiles programs in several processes
 
 
 def free_port() -> int:

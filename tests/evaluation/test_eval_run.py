@@ -28,6 +28,8 @@ from moonseg_jax.scoring.sample_score import score_sample
 from moonseg_jax.status import REFINED, UNSAYABLE
 from moonseg_jax.types import Scene
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compiling():

@@ -16,6 +16,8 @@ from moonseg_jax.learner.sft import sft_sums
 from moonseg_jax.learner.state import init_state
 from moonseg_jax.types import FINISH_CLOSED, Rollouts, Scored
 
+pytestmark = pytest.mark.slow
+
 POLICY = micro_policy()
 LAYOUT = POLICY.layout(2)
 ROWS = [scene.examples[:2] for scene in scenes(3)]

@@ -17,6 +17,8 @@ from moonseg_jax.model.moondream import Moondream
 from moonseg_jax.model.pages import empty_caches
 from moonseg_jax.model.segments import Seats
 
+pytestmark = pytest.mark.slow
+
 CONFIG = micro()
 MODEL = Moondream(CONFIG)
 
