@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(saved, monke
 
 
 FULL = """
-    import sys
+    import sys, time
     from pathlib import Path
     import jax, numpy as np
     from test_checkpoint import learner_state
@@ -251,7 +251,11 @@ FULL = """
     except Exception as error:
         print(f"closing: {error}")
     again = Checkpoints(folder)
-    print("resumed from", again.restore(learner_state())[0], "beside", sorted(one.name for one in folder.iterdir()))
+    resumed = again.restore(learner_state())[0]
+    until = time.monotonic() + 30  # What is left of the other one is removed in a thread.
+    while len(list(folder.iterdir())) > 1 and time.monotonic() < until:
+        time.sleep(0.1)
+    print("resumed from", resumed, "beside", sorted(one.name for one in folder.iterdir()))
     again.save(2, learner_state(seed=2), {"loader": {"next": 2}})
     print("then saved", again.latest_step)
 """
