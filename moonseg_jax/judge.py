@@ -76,7 +76,7 @@ def judge(
     refiner = None
     if refiner_folder is not None:
         refiner = load_refiner(refiner_folder, policy, params, refine_batch, iterations)
-    final = refine_predictions(refiner, predictions)
+    final = refine_predictions(refiner, predictions, coarse)
     return Judgement(
         coarse=mask_metrics(predictions, coarse).summary(),
         refined=mask_metrics(predictions, [one.mask for one in final]).summary() if refiner else None,

@@ -217,17 +217,23 @@ def guarded(result: Refined, coarse: Bool[np.ndarray, "H W"]) -> Refined:
     return Refined(mask=coarse, status=KEPT, score=result.score)
 
 
-def refine_predictions(refiner: Refiner | None, predictions: Sequence[Prediction]) -> list[Refined]:
+def refine_predictions(
+    refiner: Refiner | None,
+    predictions: Sequence[Prediction],
+    coarse: Sequence[Bool[np.ndarray, "H W"]] | None = None,
+) -> list[Refined]:
     """The final mask of every prediction: refined, or coarse with the reason.
 
     Args:
       refiner: None where refinement is not asked for.
       predictions: what the policy drew.
+      coarse: their masks, in the same order; None draws them.
 
     Raises:
       UserError: a batch does not fit the device's memory.
     """
-    coarse = [prediction.mask() for prediction in predictions]
+    if coarse is None:
+        coarse = [prediction.mask() for prediction in predictions]
     if refiner is None:
         results = [Refined(mask=mask, status=NOT_ASKED, score=float("nan")) for mask in coarse]
     else:

@@ -130,15 +130,18 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def save_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays by their names as a compressed `.npz`."""
+    """Writes arrays by their names as a compressed `.npz`, whole or not at all."""
     import numpy as np
 
-    if not in_bucket(file):
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    if in_bucket(file):
+        held = io.BytesIO()
+        np.savez_compressed(held, allow_pickle=False, **arrays)
+        file.write_bytes(held.getvalue())
         return
-    held = io.BytesIO()
-    np.savez_compressed(held, allow_pickle=False, **arrays)
-    file.write_bytes(held.getvalue())
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as opened:
+        np.savez_compressed(opened, allow_pickle=False, **arrays)
+    partial.replace(file)
 
 
 def for_random_reads(file: Path) -> Path | io.BytesIO:

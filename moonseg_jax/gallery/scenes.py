@@ -59,7 +59,7 @@ def judged_scenes(
       coarse: their masks, in the same order.
       refined: what the refiner made of them, in the same order; None where there is none.
     """
-    final = refine_predictions(None, predictions) if refined is None else refined
+    final = refine_predictions(None, predictions, coarse) if refined is None else refined
     items = []
     for prediction, drawn, one in zip(predictions, coarse, final, strict=True):
         truth = true_mask(prediction.example)

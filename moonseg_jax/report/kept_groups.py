@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from moonseg_jax.errors import UserError
+from moonseg_jax.evaluate import polygons_of
 from moonseg_jax.learner.credit import comparison
 from moonseg_jax.learner.policy_presets import PolicyLossConfig
 from moonseg_jax.paths.fill import fill
@@ -100,4 +101,4 @@ def _polygons(record: GroupRecord, place: int, number: int) -> tuple[Float[np.nd
     points, valid, subpath = (
         values[place, number] for values in (record.samples.points, record.samples.valid, record.samples.subpath)
     )
-    return tuple(points[valid & (subpath == one), 0].astype(float) for one in np.unique(subpath[valid]))
+    return tuple(polygon.astype(float) for polygon in polygons_of(points, valid, subpath))

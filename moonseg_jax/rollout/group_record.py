@@ -7,7 +7,6 @@ are kept of the whole batch, because an advantage may be measured on all of it.
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from moonseg_jax.errors import UserError
 from moonseg_jax.paths.vocabulary import LAST_RESERVED_ID, Vocabulary
 from moonseg_jax.rollout.score import Drawn
 from moonseg_jax.rollout.stored import DAMAGED, Sampled, StoredRollouts, load_rollouts, sampled
-from moonseg_jax.storage import for_random_reads, write_whole
+from moonseg_jax.storage import for_random_reads, save_arrays
 from moonseg_jax.types import SAMPLED, PromptBatch, Rollouts, Scored, TargetBatch
 
 GROUPS_FILE = "groups.npz"
@@ -58,13 +57,9 @@ class GroupRecord:
 
     def save(self, file: Path) -> Path:
         """Writes a compressed `.npz`, whole or not at all, and returns its path."""
-        written = io.BytesIO()
         payment = {f"paid_{name}": getattr(self.payment, name) for name in PAYMENT}
-        np.savez_compressed(
-            written, allow_pickle=False, **self.samples.arrays(), **payment, photos=self.photos,
-            phrases=np.asarray(self.phrases, str),
-        )  # fmt: skip
-        write_whole(file, written.getvalue())
+        phrases = np.asarray(self.phrases, str)
+        save_arrays(file, {**self.samples.arrays(), **payment, "photos": self.photos, "phrases": phrases})
         return file
 
 
